@@ -1,0 +1,1 @@
+"""Groups of commands, one thin module each."""

@@ -1,0 +1,1 @@
+"""What must survive a crash: records, queue, storage; no torch, no pixels."""

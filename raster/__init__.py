@@ -1,0 +1,1 @@
+"""Any image in, pixels and files out; numpy only."""

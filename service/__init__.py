@@ -1,0 +1,1 @@
+"""HTTP in; records and files out."""
