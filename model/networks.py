@@ -1,0 +1,130 @@
+"""Segmentation networks by name: patches in, logits of the same size out.
+
+Letters: N patches, C bands (one more where the card asks for the scale channel), H W pixels, K classes.
+"""
+
+import inspect
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from foveate.errors import BundleInvalid
+from foveate.schema import NetworkCard
+
+__all__ = ["build_network", "input_channels"]
+
+_OURS_TO_SET = {"encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params"}
+"""Arguments that the card states elsewhere, or that would download weights or change what `forward` returns."""
+
+
+class Linear(nn.Module):
+    """A 1x1 convolution: every pixel's logits are an affine function of its own bands."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, patches_NCHW: Tensor) -> Tensor:
+        """(N, C, H, W) float32 to logits (N, K, H, W)."""
+        logits: Tensor = self.head(patches_NCHW)
+        return logits
+
+
+class Fcn(nn.Module):
+    """Two 3x3 convolutions and a 1x1 head: the smallest network that sees a neighbourhood."""
+
+    def __init__(self, channels: int, classes: int, width: int = 16) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+        self.head = nn.Conv2d(width, classes, 1)
+
+    def forward(self, patches_NCHW: Tensor) -> Tensor:
+        """(N, C, H, W) float32 to logits (N, K, H, W)."""
+        logits: Tensor = self.head(self.body(patches_NCHW))
+        return logits
+
+
+_SMALL: dict[str, Callable[..., nn.Module]] = {"fcn": Fcn, "linear": Linear}
+
+
+def input_channels(card: NetworkCard) -> int:
+    """Channels that the network takes: the bands, and the scale channel where there is one."""
+    return card.in_channels + int(card.scale_channel)
+
+
+def build_network(card: NetworkCard, classes: int) -> nn.Module:
+    """The network of `card` with fresh random weights.
+
+    Its `forward` takes (N, C, H, W) normalised float32, the last channel holding log2(f / P) where `scale_channel` is
+    set, and gives logits (N, `classes`, H, W). Networks of "smp" need H and W to be multiples of their encoder's
+    stride, mostly 32. Raises BundleInvalid for a name or an option that the library does not know.
+    """
+    if card.library == "foveate":
+        return _small(card, classes)
+    return _smp(card, classes)
+
+
+def _small(card: NetworkCard, classes: int) -> nn.Module:
+    if card.architecture not in _SMALL:
+        raise BundleInvalid(
+            f"network.architecture {card.architecture!r} is not one of our own networks",
+            hint=f'Use one of {", ".join(sorted(_SMALL))}, or library "smp".',
+        )
+    if card.encoder is not None:
+        raise BundleInvalid(
+            f"network.encoder {card.encoder!r}: {card.architecture} has no encoder", hint="Set network.encoder to null."
+        )
+    try:
+        return _SMALL[card.architecture](input_channels(card), classes, **card.options)
+    except TypeError as error:
+        raise _bad_options(card, error) from error
+
+
+def _smp(card: NetworkCard, classes: int) -> nn.Module:
+    # Takes seconds to import (torchvision, timm), which our own small networks need not pay.
+    import segmentation_models_pytorch as smp  # noqa: PLC0415
+
+    architectures = sorted(smp.MODEL_ARCHITECTURES_MAPPING)
+    if card.architecture not in architectures:
+        raise BundleInvalid(
+            f"network.architecture {card.architecture!r} is not in segmentation_models_pytorch",
+            hint=f"Use one of {', '.join(architectures)}.",
+        )
+    if card.encoder is None:
+        raise BundleInvalid(
+            f"network.encoder is missing: {card.architecture} needs one", hint="Name one, such as resnet18."
+        )
+    if forbidden := _OURS_TO_SET & set(card.options):
+        raise BundleInvalid(
+            f"network.options may not hold {', '.join(sorted(forbidden))}",
+            hint="Remove it; the card says it elsewhere.",
+        )
+    try:
+        network: nn.Module = smp.create_model(
+            card.architecture,
+            encoder_name=card.encoder,
+            encoder_weights=None,
+            in_channels=input_channels(card),
+            classes=classes,
+            **card.options,
+        )
+    except (KeyError, RuntimeError) as error:
+        raise BundleInvalid(
+            f"network.encoder {card.encoder!r} does not exist for {card.architecture}: {error}",
+            hint=f"Use a timm model as tu-NAME, or one of {', '.join(smp.encoders.get_encoder_names())}.",
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise _bad_options(card, error) from error
+    return network
+
+
+def _bad_options(card: NetworkCard, error: Exception) -> BundleInvalid:
+    return BundleInvalid(
+        f"network.options {card.options} do not suit {card.architecture}: {error}",
+        hint="Use keyword arguments of that architecture's constructor.",
+    )
