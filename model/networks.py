@@ -99,10 +99,13 @@ def _smp(card: NetworkCard, classes: int) -> nn.Module:
         raise BundleInvalid(
             f"network.encoder is missing: {card.architecture} needs one", hint="Name one, such as resnet18."
         )
-    if forbidden := _OURS_TO_SET & set(card.options):
+    # The constructors pass what they do not know on to the encoder, where it vanishes without a word.
+    known = set(inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[card.architecture]).parameters)
+    allowed = known - _OURS_TO_SET - {"kwargs"}
+    if unknown := set(card.options) - allowed:
         raise BundleInvalid(
-            f"network.options may not hold {', '.join(sorted(forbidden))}",
-            hint="Remove it; the card says it elsewhere.",
+            f"network.options may not hold {', '.join(sorted(unknown))}",
+            hint=f"{card.architecture} takes {', '.join(sorted(allowed))}.",
         )
     try:
         network: nn.Module = smp.create_model(
