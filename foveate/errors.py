@@ -214,3 +214,15 @@ class ServiceUnreachable(Failure):
 
 class Unexpected(Failure):
     code = "unexpected"
+
+
+def error_of(code: str, message: str, hint: str) -> FoveateError:
+    """The error of a stored or transmitted triple; a code of another version becomes Unexpected."""
+    return _CODES.get(code, Unexpected)(message, hint=hint)
+
+
+def _leaves_last(kind: type[FoveateError]) -> list[type[FoveateError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _leaves_last(child))]
+
+
+_CODES: dict[str, type[FoveateError]] = {kind.code: kind for kind in _leaves_last(FoveateError)}

@@ -1,0 +1,107 @@
+"""The options of a segmentation as the command line spells them; `segment` and `submit` share them."""
+
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from foveate.errors import OptionInvalid
+from foveate.schema import SegmentOptions
+
+ModelOption = Annotated[str | None, typer.Option("--model", help="Bundle; default: the only one that fits.")]
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--policy", help="mean, mode, gumbel, fixed:K, average, random[:SEED] or ensemble; default: the bundle's."
+    ),
+]
+CoverageOption = Annotated[
+    str | None, typer.Option("--coverage", help="dense, planned or refined; default: the bundle's.")
+]
+DetailOption = Annotated[float | None, typer.Option("--detail", help="0..1, for planned and refined coverage.")]
+OverlapOption = Annotated[float, typer.Option("--overlap", help="Share of a patch that neighbours share, 0..0.75.")]
+RoiOption = Annotated[str | None, typer.Option("--roi", metavar="X,Y,W,H", help="Rectangle in level-0 pixels.")]
+SpacingOption = Annotated[
+    float | None,
+    typer.Option("--spacing", help="Side of a level-0 pixel in the bundle's unit; wins over the file's."),
+]
+BandsOption = Annotated[str | None, typer.Option("--bands", metavar="4,3,2", help="Bands to use, counted from 1.")]
+RescaleOption = Annotated[
+    str | None, typer.Option("--rescale", metavar="LO,HI", help="Source values that become 0 and 255.")
+]
+MaskDownsampleOption = Annotated[int, typer.Option("--mask-downsample", help="1, 2, 4, 8…: a smaller mask.")]
+TissueMaskOption = Annotated[
+    bool, typer.Option("--tissue-mask/--no-tissue-mask", help="Skip the empty background of slides.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Go on although kind or scale do not fit.")]
+OutputsOption = Annotated[
+    str | None, typer.Option("--outputs", metavar="NAME,…", help="More files: uncertainty, probabilities.")
+]
+
+__all__ = [
+    "BandsOption",
+    "CoverageOption",
+    "DetailOption",
+    "ForceOption",
+    "MaskDownsampleOption",
+    "ModelOption",
+    "OutputsOption",
+    "OverlapOption",
+    "PolicyOption",
+    "RescaleOption",
+    "RoiOption",
+    "SpacingOption",
+    "TissueMaskOption",
+    "option_error",
+    "segment_options",
+]
+
+
+def segment_options(
+    *,
+    roi: str | None = None,
+    bands: str | None = None,
+    rescale: str | None = None,
+    outputs: str | None = None,
+    **plain: Any,
+) -> SegmentOptions:
+    """`SegmentOptions` from command-line text; OptionInvalid names the option that is wrong."""
+    values = dict(plain)
+    if roi is not None:
+        values["roi"] = _numbers("--roi", roi, float, 4)
+    if bands is not None:
+        values["bands"] = list(_numbers("--bands", bands, int, None))
+    if rescale is not None:
+        values["rescale"] = _numbers("--rescale", rescale, float, 2)
+    if outputs is not None:
+        values["outputs"] = [name.strip() for name in outputs.split(",") if name.strip()]
+    try:
+        return SegmentOptions.model_validate(values)
+    except ValidationError as error:
+        raise option_error(error, spelling=lambda name: "--" + name.replace("_", "-")) from error
+
+
+def option_error(error: ValidationError, spelling: Any = str) -> OptionInvalid:
+    """The first fault of `error` as one sentence that names the option as `spelling(name)` and its value."""
+    fault = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in fault["loc"]) or "the combination of options"
+    reason = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        known = ", ".join(spelling(field) for field in SegmentOptions.model_fields)
+        return OptionInvalid(f"there is no input {spelling(name)}", hint=f"the options of a segmentation are {known}")
+    message = f"{spelling(name) if fault['loc'] else name}: {reason} (given: {fault['input']!r})"
+    return OptionInvalid(message, hint="`foveate segment --help` lists every option and its range")
+
+
+def _numbers(option: str, text: str, kind: type[int] | type[float], count: int | None) -> tuple[float, ...]:
+    try:
+        values = tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or (count is not None and len(values) != count):
+        expected = f"{count} numbers" if count else "whole numbers"
+        example = {"--roi": "0,0,4096,4096", "--bands": "4,3,2", "--rescale": "0,3000"}[option]
+        raise OptionInvalid(
+            f"{option} takes {expected} with commas between, got {text!r}", hint=f"such as {option} {example}"
+        )
+    return values

@@ -1,0 +1,37 @@
+"""What a command prints: one result on stdout, as text for people or as one JSON document for programs."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
+"""The type of every command's `as_json` parameter."""
+
+__all__ = ["JsonFlag", "print_result", "print_table"]
+
+
+def print_result(document: Any, text: str, as_json: bool) -> None:
+    """`document` (models, dicts, lists) as JSON, or `text`; an empty text prints nothing."""
+    if as_json:
+        typer.echo(json.dumps(_plain(document), indent=2, ensure_ascii=False))
+    elif text:
+        typer.echo(text)
+
+
+def print_table(document: Any, header: tuple[str, ...], rows: list[tuple[str, ...]], as_json: bool) -> None:
+    """`rows` under `header` in aligned columns, or `document` as JSON."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
+    print_result(document, "\n".join(line.rstrip() for line in lines), as_json)
+
+
+def _plain(document: Any) -> Any:
+    if isinstance(document, BaseModel):
+        return document.model_dump(mode="json", exclude_none=True)
+    if isinstance(document, dict):
+        return {key: _plain(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_plain(value) for value in document]
+    return document
