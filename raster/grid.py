@@ -1,0 +1,145 @@
+"""The working grid, the lattice of cells on it, and its cutting into blocks (design, section 2).
+
+Frames: `_l0` level-0 pixels; `_w` working pixels (level 0 resampled to the bundle's spacing); cells are columns and
+rows of the lattice. All that plans, reads patches and stitches is integer on the working grid; only the reader and the
+writer know the ratio.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+from raster.geometry import Region, Size
+
+
+@dataclass(frozen=True)
+class WorkingGrid:
+    """Level 0 at the bundle's spacing: working pixel k covers [k * ratio, (k + 1) * ratio) of level 0, per axis."""
+
+    image: Size
+    ratio: tuple[float, float]
+    """Level-0 pixels per working pixel along x and y; (1.0, 1.0): level 0 itself."""
+
+    @property
+    def size(self) -> Size:
+        """Working pixels that touch the image; the last column and row may hang over its border."""
+        return Size(*(max(1, math.ceil(n / r - 1e-9)) for n, r in zip(self._sides, self.ratio, strict=True)))
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        return self.image.width, self.image.height
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Cells whose centres lie at patch / 2 + k * stride working pixels, from the image's origin, along both axes.
+
+    Cell k's window for field of view f is [centre - f / 2, centre + f / 2). Windows of one field of view fall on one
+    pixel grid of its resolution (`aligned`) wherever a stride allows it.
+    """
+
+    size: Size
+    patch: int
+    fovs: tuple[int, ...]
+    stride: int
+    aligned: bool
+    columns: int
+    rows: int
+
+    @property
+    def overlap(self) -> float:
+        """Shared share of neighbouring windows: what the stride really gives, not what was asked."""
+        return 1 - self.stride / self.patch
+
+    @property
+    def overlap_px(self) -> int:
+        return self.patch - self.stride
+
+    def window(self, column: int, row: int) -> Region:
+        """The working pixels that this cell labels: the window of the smallest field of view."""
+        return Region(column * self.stride, row * self.stride, self.patch, self.patch)
+
+    def cells_touching(self, region_w: Region) -> tuple[range, range]:
+        """Columns and rows of the cells whose windows meet `region_w`."""
+        return (
+            _indices(region_w.x, region_w.x1, self.stride, self.patch, self.columns),
+            _indices(region_w.y, region_w.y1, self.stride, self.patch, self.rows),
+        )
+
+
+def _indices(start: int, end: int, stride: int, patch: int, count: int) -> range:
+    first = max(0, (start - patch) // stride + 1)
+    last = min(count - 1, (end - 1) // stride)
+    return range(first, last + 1)
+
+
+def make_lattice(size: Size, patch: int, fovs: tuple[int, ...], overlap: float) -> Lattice:
+    """The lattice over a working grid of `size` for the bank `fovs` with at least the requested overlap (0 to 0.75)."""
+    wanted = max(1, int(patch * (1 - overlap) + 1e-9))
+    step = common_step(patch, fovs)
+    aligned = step <= wanted
+    stride = wanted // step * step if aligned else wanted
+    return Lattice(
+        size, patch, fovs, stride, aligned, _count(size.width, patch, stride), _count(size.height, patch, stride)
+    )
+
+
+def common_step(patch: int, fovs: tuple[int, ...]) -> int:
+    """The least number of working pixels that is a whole number of pixels at the resolution of every field of view."""
+    scales = [Fraction(fov, patch) for fov in fovs]
+    numerator = math.lcm(*(scale.numerator for scale in scales))
+    denominator = math.gcd(*(scale.denominator for scale in scales))
+    return Fraction(numerator, denominator).numerator
+
+
+def _count(length: int, patch: int, stride: int) -> int:
+    return 1 if length <= patch else -(-(length - patch) // stride) + 1
+
+
+@dataclass(frozen=True, order=True)
+class Block:
+    """A rectangle of lattice cells; owns their patches. `row` and `column` are its own place among the blocks."""
+
+    row: int
+    column: int
+    rows: range
+    columns: range
+
+    @property
+    def name(self) -> str:
+        return f"{self.row:05d}-{self.column:05d}"
+
+    def __hash__(self) -> int:
+        return hash((self.row, self.column))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a rectangle of cells, in row-major order; `column_spans` and `row_spans` are their cells."""
+
+    column_spans: tuple[range, ...]
+    row_spans: tuple[range, ...]
+
+    def __len__(self) -> int:
+        return len(self.column_spans) * len(self.row_spans)
+
+    def __iter__(self) -> Iterator[Block]:
+        for row in range(len(self.row_spans)):
+            for column in range(len(self.column_spans)):
+                yield self.at(row, column)
+
+    def at(self, row: int, column: int) -> Block:
+        return Block(row, column, self.row_spans[row], self.column_spans[column])
+
+
+def cut_blocks(columns: range, rows: range, side: int, least: int) -> Blocks:
+    """Cut a rectangle of cells into blocks of about `side` cells a side, none narrower than `least` where avoidable."""
+    return Blocks(_cut(columns, side, least), _cut(rows, side, least))
+
+
+def _cut(cells: range, side: int, least: int) -> tuple[range, ...]:
+    count = max(1, min(-(-len(cells) // side), len(cells) // max(1, least)))
+    edges = [cells.start + len(cells) * k // count for k in range(count + 1)]
+    return tuple(range(a, b) for a, b in pairwise(edges))
