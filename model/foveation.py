@@ -1,0 +1,119 @@
+"""F_theta, the network that looks at the low-resolution image and says how much of the image each place needs to see.
+
+Jin et al., "Foveation for Segmentation of Ultra-High Resolution Images", arXiv 2007.15124, section 3.2; the variants
+are those of the authors' code. Letters: N images, C bands, D fields of view, Y X cells.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from foveate.schema import FoveationCard
+
+__all__ = ["AUTHORS_NAMES", "Activation", "FoveationModule", "Norm", "from_authors"]
+
+Activation = Literal["relu6", "relu", "leaky_relu"]
+Norm = Literal["bn", "bn1", "instance", "no_normalise"]
+
+AUTHORS_NAMES = {
+    "fov_expand_1": "expand1",
+    "fov_expand_2": "expand2",
+    "fov_expand_3": "expand3",
+    "fov_expand_4": "expand4",
+    "fov_squeeze_1": "squeeze",
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "norm3": "norm3",
+}
+"""The layers' names in the authors' checkpoints, and here."""
+
+_NORM_BIAS = 1e-4
+_SIZES = {0: (3, 3), 1: (3, 3), 2: (5, 7)}
+"""Kernel sides of the second and the last convolution, by `deep_fov`."""
+
+
+class FoveationModule(nn.Module):
+    """Low-resolution image (N, C, Y, X) float32 -> distribution over the fields of view (N, D, Y, X), summing to 1.
+
+    With `log_probabilities` (an attribute, may be switched at any time) the output is the logarithm of that. `hidden`
+    is the width of the hidden layers, 8 D in the paper. `deep_fov` 1 adds two convolutions without norm, 2 takes larger
+    kernels. Norms that a variant leaves unused do not exist in the module.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        n_fovs: int,
+        *,
+        hidden: int | None = None,
+        activation: Activation = "relu6",
+        norm: Norm = "bn",
+        deep_fov: Literal[0, 1, 2] = 0,
+        log_probabilities: bool = False,
+    ) -> None:
+        super().__init__()
+        width = 8 * n_fovs if hidden is None else hidden
+        second, last = _SIZES[deep_fov]
+        self.log_probabilities = log_probabilities
+        self.activation = _activation(activation)
+        self.expand1 = _convolution(in_channels, width, 3)
+        self.norm1 = _norm(norm, width) if norm != "no_normalise" else nn.Identity()
+        self.expand2 = _convolution(width, width, second)
+        everywhere = norm in ("bn", "instance")
+        self.norm2 = _norm(norm, width) if everywhere else nn.Identity()
+        self.expand3 = _convolution(width, width, 3) if deep_fov == 1 else None
+        self.expand4 = _convolution(width, width, 3) if deep_fov == 1 else None
+        self.squeeze = _convolution(width, n_fovs, last)
+        self.norm3 = _norm(norm, n_fovs) if everywhere else nn.Identity()
+
+    @classmethod
+    def from_card(cls, card: FoveationCard, in_channels: int, n_fovs: int) -> Self:
+        """The module that a bundle's card describes, freshly initialised."""
+        return cls(in_channels, n_fovs, hidden=card.hidden, activation=card.activation, norm=card.norm)
+
+    def forward(self, image_NCYX: Tensor) -> Tensor:
+        hidden = self.activation(self.norm1(self.expand1(image_NCYX)))
+        hidden = self.activation(self.norm2(self.expand2(hidden)))
+        for extra in (self.expand3, self.expand4):
+            if extra is not None:
+                hidden = self.activation(extra(hidden))
+        logits_NDYX = self.norm3(self.squeeze(hidden))
+        if self.log_probabilities:
+            return functional.log_softmax(logits_NDYX, dim=1)
+        return functional.softmax(logits_NDYX, dim=1)
+
+
+def from_authors(state: Mapping[str, Tensor], module: FoveationModule) -> dict[str, Tensor]:
+    """A state dict of the authors' code under the names of `module`; entries that `module` does not use are left out.
+
+    A tensor that `module` needs and the authors' state lacks (their files do not count batches) keeps its value.
+    """
+    renamed = module.state_dict()
+    for name, tensor in state.items():
+        layer, _, leaf = name.partition(".")
+        ours = f"{AUTHORS_NAMES[layer]}.{leaf}"
+        if ours in renamed:
+            renamed[ours] = tensor
+    return renamed
+
+
+def _convolution(in_channels: int, out_channels: int, side: int) -> nn.Conv2d:
+    layer = nn.Conv2d(in_channels, out_channels, side, padding=side // 2, bias=False)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return layer
+
+
+def _norm(norm: Norm, channels: int) -> nn.Module:
+    if norm == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    layer = nn.BatchNorm2d(channels)
+    nn.init.constant_(layer.bias, _NORM_BIAS)
+    return layer
+
+
+def _activation(name: Activation) -> nn.Module:
+    if name == "relu":
+        return nn.ReLU()
+    return nn.ReLU6() if name == "relu6" else nn.LeakyReLU(0.01)

@@ -1,0 +1,76 @@
+"""Policies in training: weights of the D patches with the gradients that reach F_theta (torch).
+
+All functions take log-probabilities (N, D), one row a patch, as `FoveationModule` gives with `log_probabilities`; so no
+gradient divides by a tiny probability. Letters: N patches, D fields of view, C bands, H W pixels.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = [
+    "categorical_weights",
+    "fixed_weights",
+    "gumbel_noise",
+    "gumbel_weights",
+    "mean_weights",
+    "mix",
+    "mode_weights",
+    "random_weights",
+]
+
+
+def mix(patches_NDCHW: Tensor, weights_ND: Tensor) -> Tensor:
+    """The weighted sum of every patch's D fields of view: what the segmentation network sees, (N, C, H, W)."""
+    return torch.einsum("nd,ndchw->nchw", weights_ND, patches_NDCHW)
+
+
+def mean_weights(log_f_ND: Tensor) -> Tensor:
+    """The probabilities themselves (equation 2 of the paper)."""
+    return log_f_ND.exp()
+
+
+def mode_weights(log_f_ND: Tensor, gradient: Literal["st", "st_inv"] = "st") -> Tensor:
+    """One-hot at the most likely field of view, the lowest on a tie (equation 3).
+
+    "st" copies the gradient at the one-hot vector to the probabilities f; "st_inv" also divides it by f, as the
+    authors' code does.
+    """
+    f_ND = log_f_ND.exp()
+    through = f_ND if gradient == "st" else log_f_ND
+    return _one_hot(f_ND) + (through - through.detach())
+
+
+def gumbel_weights(log_f_ND: Tensor, *, tau: float, noise_ND: Tensor, hard: bool = False) -> Tensor:
+    """softmax((log f + noise) / tau); `hard`: its one-hot maximum, with the gradient of the soft weights."""
+    soft_ND = functional.softmax((log_f_ND + noise_ND) / tau, dim=1)
+    return _one_hot(soft_ND) + (soft_ND - soft_ND.detach()) if hard else soft_ND
+
+
+def gumbel_noise(log_f_ND: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard Gumbel noise of the same shape: -log of an exponential variate."""
+    return -torch.empty_like(log_f_ND).exponential_(generator=generator).log()
+
+
+def categorical_weights(log_f_ND: Tensor, index_N: Tensor) -> tuple[Tensor, Tensor]:
+    """One-hot at the drawn `index_N` (int64), without gradient, and the log-probability (N,) of each draw, with one."""
+    one_hot_ND = functional.one_hot(index_N, log_f_ND.shape[1]).to(log_f_ND.dtype)
+    return one_hot_ND, log_f_ND.gather(1, index_N[:, None])[:, 0]
+
+
+def fixed_weights(log_f_ND: Tensor, weights_D: Tensor) -> Tensor:
+    """The same weights for every patch, such as one-hot or 1/D each; F_theta gets no gradient."""
+    return weights_D.to(log_f_ND).expand(log_f_ND.shape[0], -1)
+
+
+def random_weights(log_f_ND: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """A uniformly drawn field of view for every patch (the paper's random baseline)."""
+    N, D = log_f_ND.shape
+    index_N = torch.randint(D, (N,), generator=generator, device=log_f_ND.device)
+    return categorical_weights(log_f_ND.detach(), index_N)[0]
+
+
+def _one_hot(values_ND: Tensor) -> Tensor:
+    return functional.one_hot(values_ND.argmax(dim=1), values_ND.shape[1]).to(values_ND.dtype)
