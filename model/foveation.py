@@ -99,6 +99,15 @@ def from_authors(state: Mapping[str, Tensor], module: FoveationModule) -> dict[s
     return renamed
 
 
+class _InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm that also takes a single cell: normalised, its one value is 0."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[-2:] == (1, 1):
+            return self.bias[:, None, None].expand_as(input)
+        return super().forward(input)
+
+
 def _convolution(in_channels: int, out_channels: int, side: int) -> nn.Conv2d:
     layer = nn.Conv2d(in_channels, out_channels, side, padding=side // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -107,7 +116,7 @@ def _convolution(in_channels: int, out_channels: int, side: int) -> nn.Conv2d:
 
 def _norm(norm: Norm, channels: int) -> nn.Module:
     if norm == "instance":
-        return nn.InstanceNorm2d(channels, affine=True)
+        return _InstanceNorm(channels, affine=True)
     layer = nn.BatchNorm2d(channels)
     nn.init.constant_(layer.bias, _NORM_BIAS)
     return layer
