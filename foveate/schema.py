@@ -1,11 +1,12 @@
 """Everything that crosses a border as JSON: bundle cards, image descriptions, segmentation options, job views."""
 
+import math
 import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 Rgb = tuple[Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]]
 ImageKind = Literal["slide", "scene", "picture"]
@@ -182,12 +183,19 @@ class ImageInfo(Wire):
     frame: Literal["level-0", "openslide-canvas", "exif-oriented"] = "level-0"
     warnings: list[str] = Field(default_factory=list)
 
+    @field_serializer("nodata", when_used="json")
+    def _nodata_in_json(self, nodata: float | None) -> float | str | None:
+        # JSON has no NaN, and pydantic would write null: "nan" comes back as the number.
+        return nodata if nodata is None or math.isfinite(nodata) else str(nodata)
+
 
 # --- options of a segmentation (design 4.1 and 4.3) -----------------------------------------------------------------------
 
 
 class SegmentOptions(Wire):
     """What the user may choose about one segmentation; the machine's own options are not here."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     model: str | None = None
     policy: str | None = None
