@@ -1,0 +1,236 @@
+"""What lies where on disk. Everything becomes visible by one rename, after its bytes are durable.
+
+DATA/
+├── images/ID/      image.json and content/: an uploaded image, never changed
+├── incoming/ID/    an upload that is not an image yet, or something on its way out
+├── canvas/DIGEST/  committed blocks of one configuration, shared by all attempts at it
+├── jobs/ID/attempt-N/  scratch of one attempt; out/ becomes the result
+├── results/ID/     published results of a job
+└── models/NAME/    bundles that the user added
+"""
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from foveate.errors import DiskFull, ImageUnknown, ResultGone, ResultUnknown
+from jobs.records import ImageRecord, new_id
+
+RESERVE_BYTES = 256 * 1024 * 1024
+"""What an upload must leave free, so that running jobs and Valkey's log can still write."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_RESULT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_IMAGE_CARD = "image.json"
+_CONTENT = "content"
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """A full disk or quota met while writing at `path` becomes DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"no space left on the device of {path}", hint="free space there, or set FOVEATE_DATA to a larger disk"
+            ) from error
+        raise
+
+
+class FileStore:
+    """The data directory. Ids that could leave it are unknown ids; methods may be called from any thread."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data.resolve()
+        self.images = self.data / "images"
+        self.incoming = self.data / "incoming"
+        self.canvases = self.data / "canvas"
+        self.jobs = self.data / "jobs"
+        self.results = self.data / "results"
+        self.models = self.data / "models"
+        for directory in (self.images, self.incoming, self.canvases, self.jobs, self.results, self.models):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def require_space(self, needed_bytes: int) -> None:
+        """DiskFull unless `needed_bytes` fit and leave RESERVE_BYTES free."""
+        free = shutil.disk_usage(self.data).free
+        if free < needed_bytes + RESERVE_BYTES:
+            raise DiskFull(
+                f"{needed_bytes} bytes do not fit: {self.data} has {free} free, and keeps {RESERVE_BYTES}",
+                hint="free space there, or set FOVEATE_DATA to a larger disk",
+            )
+
+    # --- images ---------------------------------------------------------------------------------------------------
+
+    def new_upload(self) -> Path:
+        """A new directory in incoming/ with an empty content/ inside; write the bytes there under names of our own."""
+        staging = self.incoming / new_id()
+        with disk_errors(staging):
+            (staging / _CONTENT).mkdir(parents=True)
+        return staging
+
+    def drop_upload(self, staging: Path) -> None:
+        """Forget an upload that will not become an image."""
+        shutil.rmtree(staging, ignore_errors=True)
+
+    def commit_image(self, staging: Path, image: ImageRecord) -> None:
+        """Make the upload in `staging` the image `image.id`, durably and at once."""
+        with disk_errors(staging):
+            (staging / _IMAGE_CARD).write_text(image.model_dump_json(indent=2))
+            sync_tree(staging)
+            staging.rename(self.images / _safe(image.id))
+            _sync(self.images)
+
+    def image(self, image_id: str) -> ImageRecord:
+        """The record of an image; ImageUnknown."""
+        try:
+            return ImageRecord.model_validate_json((self.images / _safe(image_id) / _IMAGE_CARD).read_text())
+        except (FileNotFoundError, ValueError) as error:
+            raise ImageUnknown(
+                f"no image {image_id!r}", hint="upload it with POST /images; `foveate images list` shows what is here"
+            ) from error
+
+    def image_path(self, image: ImageRecord) -> Path:
+        """What to open."""
+        return self.images / _safe(image.id) / _CONTENT / image.entry
+
+    def list_images(self) -> list[ImageRecord]:
+        """All images, newest first."""
+        found = []
+        for directory in self.images.iterdir():
+            try:
+                found.append(self.image(directory.name))
+            except ImageUnknown:
+                continue  # deleted meanwhile
+        return sorted(found, key=lambda image: (image.created, image.id), reverse=True)
+
+    def delete_image(self, image_id: str) -> None:
+        """Remove an image; ImageUnknown. Ask `JobStore.retire_image` first."""
+        self.image(image_id)
+        self._discard(self.images / image_id)
+
+    # --- attempts, canvases and results -------------------------------------------------------------------------------
+
+    def new_attempt(self, job_id: str, attempt: int) -> Path:
+        """The empty scratch directory of an attempt; `out` inside it does not exist yet."""
+        scratch = self.jobs / _safe(job_id) / f"attempt-{attempt}"
+        with disk_errors(scratch):
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+        return scratch
+
+    def drop_attempts(self, job_id: str) -> None:
+        """Remove all scratch of a job that has ended."""
+        shutil.rmtree(self.jobs / _safe(job_id), ignore_errors=True)
+
+    def publish(self, job_id: str, out: Path) -> None:
+        """Make the directory `out` the result of the job. The caller has just checked its fencing token.
+
+        A result that is already there stays: the same configuration gives the same bytes.
+        """
+        target = self.results / _safe(job_id)
+        with disk_errors(out):
+            sync_tree(out)
+            try:
+                out.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            _sync(self.results)
+
+    def published(self, job_id: str) -> bool:
+        return (self.results / _safe(job_id)).is_dir()
+
+    def result_names(self, job_id: str) -> list[str]:
+        """Names of the files of a published result, sorted; ResultGone."""
+        try:
+            return sorted(path.name for path in (self.results / _safe(job_id)).iterdir() if path.is_file())
+        except FileNotFoundError as error:
+            raise ResultGone(
+                f"the results of job {job_id!r} were removed", hint="submit the job again; see FOVEATE_KEEP_DAYS"
+            ) from error
+
+    def result(self, job_id: str, name: str) -> Path:
+        """The path of one file of a published result; ResultGone, or ResultUnknown naming those that exist."""
+        names = self.result_names(job_id)
+        if not _RESULT_NAME.fullmatch(name) or name not in names:
+            raise ResultUnknown(f"job {job_id!r} has no file {name!r}", hint=f"its files: {', '.join(names)}")
+        return self.results / job_id / name
+
+    def delete_results(self, job_id: str) -> None:
+        """Remove a published result, if there is one."""
+        if self.published(job_id):
+            self._discard(self.results / job_id)
+
+    @contextmanager
+    def held_canvas(self, digest: str) -> Iterator[Path]:
+        """The canvas's directory, made if need be; nobody removes it while it is held."""
+        directory = self.canvases / _safe(digest)
+        with _locked(_lock_file(directory), fcntl.LOCK_SH), disk_errors(directory):
+            directory.mkdir(exist_ok=True)
+            yield directory
+
+    def drop_canvas(self, digest: str) -> bool:
+        """Remove a canvas; False if a worker holds it."""
+        directory = self.canvases / _safe(digest)
+        try:
+            with _locked(_lock_file(directory), fcntl.LOCK_EX | fcntl.LOCK_NB):
+                if directory.exists():
+                    self._discard(directory)
+                _lock_file(directory).unlink()
+        except BlockingIOError:
+            return False
+        return True
+
+    def _discard(self, directory: Path) -> None:
+        """Out of sight at once by a rename, then out of existence."""
+        trash = self.incoming / f"trash-{new_id()}"
+        try:
+            directory.rename(trash)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def sync_tree(directory: Path) -> None:
+    """Force every file and directory below `directory`, itself included, to disk."""
+    for path in directory.rglob("*"):
+        _sync(path)
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _safe(name: str) -> str:
+    """`name` if it can be nothing but one component of a path; such that no id can point elsewhere."""
+    return name if _NAME.fullmatch(name) else "-"
+
+
+def _lock_file(directory: Path) -> Path:
+    return directory.with_name(directory.name + ".lock")
+
+
+@contextmanager
+def _locked(path: Path, mode: int) -> Iterator[None]:
+    """Hold an flock on `path`, which whoever removes the canvas unlinks: so look whether it is still the same file."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, mode)
+            if path.exists() and os.fstat(handle).st_ino == path.stat().st_ino:
+                yield
+                return
+        finally:
+            os.close(handle)
