@@ -50,7 +50,8 @@ check: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
-	for profile in cpu gpu; do FOVEATE_API_KEY=check COMPOSE_PROFILES=$$profile $(BIN)/podman-compose config >/dev/null; done
+	@# podman-compose asks podman for its version even to read a file; any program that prints something will do.
+	for profile in cpu gpu; do FOVEATE_API_KEY=check COMPOSE_PROFILES=$$profile $(BIN)/podman-compose --podman-path /bin/echo config >/dev/null; done
 
 test: $(DEV)
 	$(BIN)/python -m pytest -m 'not slow'

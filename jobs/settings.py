@@ -13,7 +13,7 @@ SHIPPED_BUNDLES = Path(__file__).parent.parent / "bundles"
 class StateSettings(BaseSettings):
     """Where the state lies and how long it is kept; variables are `FOVEATE_` and the field's name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="FOVEATE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="FOVEATE_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     data: Path = Path.home() / ".local" / "share" / "foveate"
     """Directory of images, canvases, results and added bundles."""
