@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from foveate.errors import DiskFull, ImageUnknown, ResultGone, ResultUnknown
@@ -172,9 +173,17 @@ class FileStore:
     def held_canvas(self, digest: str) -> Iterator[Path]:
         """The canvas's directory, made if need be; nobody removes it while it is held."""
         directory = self.canvases / _safe(digest)
-        with _locked(_lock_file(directory), fcntl.LOCK_SH), disk_errors(directory):
-            directory.mkdir(exist_ok=True)
-            yield directory
+        with _locked(_lock_file(directory), fcntl.LOCK_SH):
+            with disk_errors(directory):
+                directory.mkdir(exist_ok=True)
+            try:
+                yield directory
+            finally:
+                _lock_file(directory).touch()
+
+    def idle_canvases(self, before: datetime) -> list[str]:
+        """Digests of the canvases that nobody has let go of since `before`; one may be held at this moment."""
+        return [path.stem for path in self.canvases.glob("*.lock") if path.stat().st_mtime < before.timestamp()]
 
     def drop_canvas(self, digest: str) -> bool:
         """Remove a canvas; False if a worker holds it."""

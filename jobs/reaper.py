@@ -48,7 +48,7 @@ class Reaper:
         while not stop.wait(every_seconds):
             try:
                 self.sweep()
-                self._retention.sweep()
+                self._retention.sweep_when_due()
             except ServiceUnreachable as error:
                 _log.warning("event=reaper-waits reason=%r", error.message)
             except Exception:

@@ -2,6 +2,9 @@
 local id, image, model, options, idempotency, body = unpack(ARGV)
 if idempotency ~= '' then
   local first = redis.call('GET', idempotency_key(idempotency))
+  if first == id then  -- the client sent the command again
+    return {'created', id}
+  end
   if first then
     local same = redis.call('HGET', job_key(first), 'body') == body
     return {same and 'exists' or 'conflict', first}
@@ -10,7 +13,7 @@ end
 if redis.call('EXISTS', gone_key(image)) == 1 then
   return {'gone', id}
 end
-if redis.call('EXISTS', job_key(id)) == 1 then  -- the client sent the command again
+if redis.call('EXISTS', job_key(id)) == 1 then  -- sent again, too
   return {'created', id}
 end
 local time = now()
