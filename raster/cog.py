@@ -1,0 +1,121 @@
+"""Scratch GeoTIFFs, and the cloud-optimised copy that a user gets."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import rasterio
+import rasterio.shutil
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+
+from raster.geometry import Size
+from raster.georeference import Georeference
+from raster.overviews import TILE
+from raster.whole_file import disk_full, whole_file
+
+CACHE_BYTES = 64 * 2**20
+"""GDAL's block cache while we write; its default is 5 % of the machine, per process."""
+
+_CLASSIC_LIMIT = 4_000_000_000
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Run a block that writes with GDAL: no sidecar of its own, our overviews seen, a failed write is DiskFull."""
+    options = {
+        "GDAL_PAM_ENABLED": "NO",
+        "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
+        "GTIFF_POINT_GEO_IGNORE": "FALSE",
+        "GDAL_CACHEMAX": CACHE_BYTES,
+    }
+    with rasterio.Env(**options), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            yield
+        except RasterioError as error:
+            raise disk_full(path, str(error.__cause__ or error)) from error
+
+
+def needs_bigtiff(size: Size, bytes_per_pixel: int) -> bool:
+    """Whether the pixels and their overviews may pass 4 GB before compression; what compression saves is not known."""
+    return size.area * bytes_per_pixel * 4 / 3 > _CLASSIC_LIMIT
+
+
+def scratch_profile(size: Size, dtype: str, count: int, nodata: float) -> dict[str, Any]:
+    """Creation options of a tiled, sparse scratch GeoTIFF; ZSTD level 1 is the fastest (service-facts.md 6)."""
+    return {
+        "driver": "GTiff",
+        "width": size.width,
+        "height": size.height,
+        "count": count,
+        "dtype": dtype,
+        "nodata": nodata,
+        "tiled": True,
+        "blockxsize": TILE,
+        "blockysize": TILE,
+        "compress": "ZSTD",
+        "zstd_level": 1,
+        "sparse_ok": True,
+        "bigtiff": "IF_SAFER",
+    }
+
+
+def georeferencing(georeference: Georeference) -> dict[str, Any]:
+    """Creation options that place a raster."""
+    options: dict[str, Any] = {}
+    if georeference.crs is not None:
+        options["crs"] = CRS.from_wkt(georeference.crs)
+    if georeference.gcps:
+        # GDAL adds half a pixel to the control points of a PixelIsPoint file when it writes, and again when it reads.
+        shift = 1.0 if _is_point(georeference) else 0.0
+        options["gcps"] = [
+            GroundControlPoint(col=col - shift, row=row - shift, x=x, y=y, z=z)
+            for col, row, x, y, z in georeference.gcps
+        ]
+    elif georeference.transform is not None:
+        options["transform"] = Affine(*georeference.transform)
+    return options
+
+
+def place_tags(georeference: Georeference) -> dict[str, str]:
+    """TIFF tags: software, PixelIsArea or Point, and the pixels per centimetre of slides."""
+    tags = {"TIFFTAG_SOFTWARE": f"Foveate {version('foveate')}"}
+    if georeference.crs is not None and georeference.area_or_point is not None:
+        # Without a CRS the tag would make GDAL invent a local one.
+        tags["AREA_OR_POINT"] = georeference.area_or_point
+    if georeference.spacing_um is not None:
+        x, y = georeference.spacing_um
+        tags |= {
+            "TIFFTAG_XRESOLUTION": repr(10000 / x),
+            "TIFFTAG_YRESOLUTION": repr(10000 / y),
+            "TIFFTAG_RESOLUTIONUNIT": "3",
+        }
+    return tags
+
+
+@contextmanager
+def cog_copy(scratch: Path, path: Path, *, bigtiff: bool) -> Iterator[Path]:
+    """Copy `scratch` and the overviews beside it to a COG; the block may read the copy back before it gets its name."""
+    with whole_file(path) as partial:
+        rasterio.shutil.copy(
+            str(scratch),
+            str(partial),
+            driver="COG",
+            COMPRESS="DEFLATE",
+            PREDICTOR="NO",
+            BLOCKSIZE=TILE,
+            OVERVIEWS="FORCE_USE_EXISTING",
+            BIGTIFF="YES" if bigtiff else "NO",
+            SPARSE_OK="YES",
+        )
+        yield partial
+
+
+def _is_point(georeference: Georeference) -> bool:
+    return georeference.crs is not None and georeference.area_or_point == "Point"

@@ -1,0 +1,152 @@
+"""The rasters of a result: mask.tif with its sidecar, and foveation.tif."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from foveate.schema import NODATA, ClassCard
+from raster.aux_xml import aux_xml
+from raster.cog import cog_copy, georeferencing, needs_bigtiff, place_tags, scratch_profile, writing
+from raster.geometry import Region, Size
+from raster.georeference import Georeference
+from raster.overviews import (
+    TILE,
+    build_overviews,
+    corner_halved,
+    mode_halved,
+    tile_region,
+    tiles_across,
+    window_of,
+)
+from raster.whole_file import disk_full, whole_file
+
+
+class MaskWriter:
+    """Takes a mask piece by piece in any order, each pixel once, and ends with a cloud-optimised GeoTIFF.
+
+    What is never written stays 255. Memory does not follow the mask: the pieces go to a sparse file in `scratch`, a
+    directory on the disk of the result. Used by one thread; a context manager, which removes what it left there.
+    """
+
+    def __init__(self, scratch: Path, size: Size, classes: Sequence[ClassCard], georeference: Georeference) -> None:
+        self._size = size
+        self._classes = tuple(classes)
+        self._counts = np.zeros(256, dtype=np.int64)
+        self._occupied = np.zeros(tiles_across(size), dtype=bool)
+        self._directory = Path(tempfile.mkdtemp(prefix="mask-", dir=scratch))
+        self._scratch = self._directory / "mask.tif"
+        with writing(self._scratch):
+            profile = scratch_profile(size, "uint8", 1, NODATA) | georeferencing(georeference)
+            self._dataset: Any = rasterio.open(self._scratch, "w", **profile)
+            # GDAL stores a palette only if it comes before the first pixel.
+            self._dataset.write_colormap(1, _palette(self._classes))
+            self._dataset.update_tags(**place_tags(georeference))
+            # GDAL splits a name at a colon: readers find the key `foveate` with the value `classes=[…]`.
+            self._dataset.update_tags(**{"foveate:classes": _classes_json(self._classes)})
+            self._dataset.set_band_description(1, "class")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with writing(self._scratch):
+            self._dataset.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(256,): pixels of each value; the last one counts what was written as 255 and what was never written."""
+        counts = self._counts.copy()
+        counts[NODATA] = self._size.area - counts[:NODATA].sum()
+        return counts
+
+    def write(self, region: Region, labels: NDArray[np.uint8]) -> None:
+        """Place `labels`, uint8 (height, width), at `region` of the mask. Raises DiskFull."""
+        if labels.shape != region.size.shape or not Region.of(self._size).contains(region):
+            raise ValueError(f"labels {labels.shape} do not fit {region} in a mask of {self._size}")
+        counts = np.bincount(labels.ravel(), minlength=256)
+        if counts[NODATA] == labels.size:
+            return
+        self._counts += counts
+        rows, columns = region.slices()
+        self._occupied[rows.start // TILE : -(-rows.stop // TILE), columns.start // TILE : -(-columns.stop // TILE)] = (
+            True
+        )
+        with writing(self._scratch):
+            self._dataset.write(labels, 1, window=window_of(region))
+
+    def finish(self, path: Path) -> None:
+        """Write the COG at `path` and its sidecar `path`.aux.xml; nothing can be written afterwards.
+
+        GDAL may lose tiles on a full disk without a word, so the copy is read back and its pixels are counted before it
+        gets its name. Raises DiskFull.
+        """
+        with writing(path):
+            self._dataset.close()
+            build_overviews(self._scratch, self._occupied, mode_halved, NODATA)
+            with cog_copy(self._scratch, path, bigtiff=needs_bigtiff(self._size, 1)) as copy:
+                self._check(copy, path)
+        with whole_file(path.with_name(path.name + ".aux.xml")) as partial:
+            counts = self.counts
+            text = aux_xml(self._classes, [int(counts[card.value]) for card in self._classes])
+            partial.write_text(text, encoding="utf-8")
+
+    def _check(self, copy: Path, path: Path) -> None:
+        found = np.zeros(256, dtype=np.int64)
+        with rasterio.open(copy) as dataset:
+            for row, column in np.argwhere(self._occupied).tolist():
+                pixels = dataset.read(1, window=window_of(tile_region(row, column, self._size)))
+                found += np.bincount(pixels.ravel(), minlength=256)
+        if not np.array_equal(found[:NODATA], self._counts[:NODATA]):
+            raise disk_full(path, "pixels that were written are not in the file")
+
+
+def write_foveation(
+    path: Path, mean_fov: NDArray[np.float32], chosen: NDArray[np.float32], georeference: Georeference
+) -> None:
+    """Write foveation.tif: float32, one pixel a cell, NaN = not examined.
+
+    mean_fov: (rows, columns), weighted mean FoV in 0..1 (paper, B.4). chosen: (rows, columns), index of the FoV from 1.
+    georeference: that of the cell grid, `image.regridded(x, y, stride, stride)`; cells that hang over the image's
+    border keep their whole side, so the raster may reach beyond the image, and each cell lies where it is.
+    Raises DiskFull.
+    """
+    bands = np.stack([mean_fov, chosen]).astype(np.float32)
+    size = Size(bands.shape[2], bands.shape[1])
+    scratch = Path(tempfile.mkdtemp(prefix="foveation-", dir=path.parent))
+    try:
+        with writing(path):
+            source = scratch / "foveation.tif"
+            profile = scratch_profile(size, "float32", 2, np.nan) | georeferencing(georeference)
+            with rasterio.open(source, "w", **profile) as dataset:
+                dataset.update_tags(**place_tags(georeference))
+                dataset.set_band_description(1, "weighted mean field of view, 0..1")
+                dataset.set_band_description(2, "chosen field of view, 1-based")
+                dataset.write(bands)
+            build_overviews(source, np.ones(tiles_across(size), dtype=bool), corner_halved, np.nan)
+            with (
+                cog_copy(source, path, bigtiff=needs_bigtiff(size, 8)) as copy,
+                rasterio.open(copy) as dataset,
+            ):
+                if not np.array_equal(dataset.read(), bands, equal_nan=True):
+                    raise disk_full(path, "pixels that were written are not in the file")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _palette(classes: Sequence[ClassCard]) -> dict[int, tuple[int, int, int, int]]:
+    return {card.value: (*card.color, 255) for card in classes} | {NODATA: (0, 0, 0, 0)}
+
+
+def _classes_json(classes: Sequence[ClassCard]) -> str:
+    return json.dumps([card.model_dump(mode="json") for card in classes], ensure_ascii=False, separators=(",", ":"))
