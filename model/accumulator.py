@@ -1,0 +1,140 @@
+"""Sums of windowed probabilities on a device, and the finished labels that come out of them.
+
+Letters: N patches, K classes, P patch side, H W working pixels of a block, R C rows and columns of an output strip.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raster.geometry import Region, Size
+
+_STRIP_BYTES = 32 << 20
+"""Probabilities of one output strip; finishing works strip by strip, so its memory does not follow the block."""
+
+
+def stitching_window(patch: int, overlap_px: int) -> Tensor:
+    """(P,) float32, flat in the middle, linear ramps as wide as the overlap; symmetric and nowhere zero.
+
+    Where two windows of a lattice with that overlap (at most half a patch) meet, their weights sum to a constant.
+    """
+    from_edge = torch.arange(patch, dtype=torch.float32) + 0.5
+    from_edge = torch.minimum(from_edge, from_edge.flip(0))
+    return (from_edge / max(overlap_px, 1)).clamp(max=1.0)
+
+
+class Accumulator:
+    """Open sums of one block: softmax scores times window, and the window itself.
+
+    Memory: (K + 1) * H * W * 4 bytes on the device. Sums are float32; the order of `add` calls is the order of the
+    additions, so the same patches in the same order give the same bits.
+    """
+
+    def __init__(self, classes: int, size: Size, patch: int, overlap_px: int, device: torch.device) -> None:
+        self._sums_KHW = torch.zeros((classes + 1, *size.shape), device=device)
+        line = stitching_window(patch, overlap_px).to(device)
+        self._window_PP = line[:, None] * line[None, :]
+
+    def add(self, scores_NKPP: Tensor, origins: NDArray[np.int64], shares: NDArray[np.float32]) -> None:
+        """Add patches at `origins` (N, 2), x and y in the block's working pixels; what hangs over the block is cut.
+
+        `shares` (N,) weigh a patch against others of the same place (1, or 1/D for an ensemble's members).
+        """
+        _, height, width = self._sums_KHW.shape
+        for score_KPP, (x, y), share in zip(scores_NKPP, origins.tolist(), shares.tolist(), strict=True):
+            h, w = min(self._window_PP.shape[0], height - y), min(self._window_PP.shape[1], width - x)
+            weight = self._window_PP[:h, :w] * share
+            target = self._sums_KHW[:, y : y + h, x : x + w]
+            target[:-1].addcmul_(score_KPP[:, :h, :w], weight)
+            target[-1] += weight
+
+    def part(self, region: Region) -> NDArray[np.float32]:
+        """(K + 1, height, width): the sums over `region`, the summed window last."""
+        rows, columns = region.slices()
+        return self._sums_KHW[:, rows, columns].cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Taps:
+    """One output axis over the working pixels at hand: level-0 pixel u is (1 - t) * first + t * second."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    t: NDArray[np.float32]
+
+    def __getitem__(self, part: slice) -> "Taps":
+        return Taps(self.first[part], self.second[part], self.t[part])
+
+    @property
+    def plain(self) -> bool:
+        """Whether every output pixel is one working pixel."""
+        return not self.t.any()
+
+
+def finish(
+    sums_KHW: NDArray[np.float32],
+    rows: Taps,
+    columns: Taps,
+    *,
+    valid: NDArray[np.bool_] | None,
+    downsample: int,
+    values: NDArray[np.uint8],
+    nodata: int,
+    device: torch.device,
+) -> NDArray[np.uint8]:
+    """(R, C) class values of output pixels.
+
+    `sums_KHW` (K + 1, H, W) as from `Accumulator.part`; `rows` and `columns` map level-0 pixels to its pixels; `valid`
+    (level-0 rows, columns) or None for all; `downsample` m level-0 pixels a side make one output pixel (the last ones
+    may be cut), which gets the class of the highest mean probability over its valid examined pixels, ties to the lower
+    class; none: `nodata`. `values` (K,) are the class values of the channels.
+    """
+    classes, wide = sums_KHW.shape[0] - 1, len(columns.t)
+    strip = max(1, _STRIP_BYTES // (4 * (classes + 1) * max(1, wide)) // downsample) * downsample
+    lookup = torch.from_numpy(np.append(values, np.uint8(nodata))).to(device)
+    out = np.empty((-(-len(rows.t) // downsample), -(-wide // downsample)), np.uint8)
+    for start in range(0, len(rows.t), strip):
+        part = slice(start, min(start + strip, len(rows.t)))
+        scores_KRC = _scores(sums_KHW, rows[part], columns, device)
+        if valid is not None:
+            scores_KRC *= torch.from_numpy(valid[part]).to(device)
+        if downsample > 1:
+            scores_KRC = _summed(scores_KRC, downsample)
+        labels = torch.where(scores_KRC[-1] > 0, scores_KRC[:-1].argmax(0), classes)
+        done = start // downsample
+        out[done : done + labels.shape[0]] = lookup[labels].cpu().numpy()
+    return out
+
+
+def _scores(sums_KHW: NDArray[np.float32], rows: Taps, columns: Taps, device: torch.device) -> Tensor:
+    """(K + 1, R, C) probabilities at level-0 pixels, and last 1 where the nearest working pixel was examined."""
+    low, high = int(rows.first.min()), int(rows.second.max()) + 1
+    strip_KHW = torch.from_numpy(np.ascontiguousarray(sums_KHW[:, low:high])).to(device)
+    weight_HW = strip_KHW[-1:].clone()
+    strip_KHW = torch.where(weight_HW > 0, strip_KHW / weight_HW.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+    shifted = Taps(rows.first - low, rows.second - low, rows.t)
+    return _mixed(_mixed(strip_KHW, shifted, 1, device), columns, 2, device)
+
+
+def _mixed(values_KHW: Tensor, taps: Taps, axis: int, device: torch.device) -> Tensor:
+    """Linear interpolation along one axis; the last channel (examined or not) takes the nearer pixel."""
+    first = values_KHW.index_select(axis, torch.from_numpy(taps.first).to(device))
+    if taps.plain:
+        return first
+    second = values_KHW.index_select(axis, torch.from_numpy(taps.second).to(device))
+    t = torch.from_numpy(taps.t).to(device)
+    t = t[:, None] if axis == 1 else t[None, :]
+    mixed = torch.lerp(first, second, t)
+    mixed[-1] = torch.where(t <= 0.5, first[-1], second[-1])
+    return mixed
+
+
+def _summed(scores_KRC: Tensor, side: int) -> Tensor:
+    """Sums over squares of `side` pixels; the last row and column of squares may be cut."""
+    _, rows, columns = scores_KRC.shape
+    padded = torch.nn.functional.pad(scores_KRC, (0, -columns % side, 0, -rows % side))
+    blocks = padded.reshape(padded.shape[0], padded.shape[1] // side, side, padded.shape[2] // side, side)
+    return blocks.sum((2, 4))

@@ -1,0 +1,121 @@
+"""The border between numpy and torch at inference: uint8 patches and placements in, sums of probabilities out.
+
+Letters: N patches of a batch, M fields of view mixed into one patch, C bands, P patch side, K classes, D bank.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foveate.schema import BundleCard
+from model.accumulator import Accumulator
+from model.bundle import Bundle, load_networks
+from model.mapping import map_exact
+from raster.geometry import Region, Size
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """Patches of one block, padded to a fixed number so that every forward has one shape.
+
+    `pixels` (N, M, P, P, C) in the bundle's dtype; `mix` (N, M) float32, rows sum to 1; `fov` (N,) the bank's index
+    that a single patch shows (M = 1); `origins` (N, 2) x and y of the cell's window in the block's working pixels;
+    `shares` (N,) as in `Accumulator.add`. Only the first `count` patches are real.
+    """
+
+    pixels: NDArray[Any]
+    mix: NDArray[np.float32]
+    fov: NDArray[np.int64]
+    origins: NDArray[np.int64]
+    shares: NDArray[np.float32]
+    count: int
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU where there is one, else the CPU; else the device of that name."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+class Predictor:
+    """One bundle, warm on one device. Its methods are for one thread at a time.
+
+    float32 throughout; evaluation mode; the network takes channels-last patches, which suits oneDNN and cuDNN.
+    """
+
+    def __init__(self, bundle: Bundle, device: torch.device) -> None:
+        self.bundle = bundle
+        self.device = device
+        network, self._foveation = load_networks(bundle, device)
+        self._network: nn.Module = network.to(memory_format=torch.channels_last)
+        card = bundle.card
+        shape = (1, len(card.input.bands), 1, 1)
+        self._mean = (torch.tensor(card.input.mean) * card.input.value_scale).reshape(shape).to(device)
+        self._scale = (1 / (torch.tensor(card.input.std) * card.input.value_scale)).reshape(shape).to(device)
+        self._log_fovs = torch.tensor([math.log2(fov / card.patch_size) for fov in card.fovs], device=device)
+
+    @property
+    def card(self) -> BundleCard:
+        return self.bundle.card
+
+    @torch.inference_mode()
+    def distribution(self, thumbnail: NDArray[Any]) -> NDArray[np.float32]:
+        """F_theta over a thumbnail (height, width, C) in the bundle's dtype: probabilities (D, height, width)."""
+        if self._foveation is None:
+            raise ValueError(f"bundle {self.card.name} has no F_theta")
+        image_1CHW = self._normalised(torch.from_numpy(thumbnail).to(self.device)[None].movedim(-1, 1))
+        probabilities: Tensor = self._foveation(image_1CHW)
+        return probabilities[0].cpu().numpy()
+
+    def open_block(self, size: Size, overlap_px: int) -> Accumulator:
+        """Empty sums for a block of `size` working pixels."""
+        return Accumulator(len(self.card.classes), size, self.card.patch_size, overlap_px, self.device)
+
+    @torch.inference_mode()
+    def add(self, sums: Accumulator, batch: PatchBatch) -> None:
+        """Forward a batch and add its probabilities to `sums`."""
+        patches_NMCPP = torch.from_numpy(batch.pixels).to(self.device).movedim(-1, 2)
+        mix_NM = torch.from_numpy(batch.mix).to(self.device)
+        fov_N = torch.from_numpy(batch.fov).to(self.device)
+        scores = self._scores(self._mixed(patches_NMCPP, mix_NM), self._log_scale(mix_NM, fov_N), fov_N)
+        sums.add(scores[: batch.count], batch.origins[: batch.count], batch.shares[: batch.count])
+
+    def _normalised(self, values: Tensor) -> Tensor:
+        return (values.float() - self._mean) * self._scale
+
+    def _mixed(self, patches_NMCPP: Tensor, mix_NM: Tensor) -> Tensor:
+        """(N, C, P, P), normalised: the weighted sum of each cell's patches (paper, eq. 2)."""
+        if patches_NMCPP.shape[1] == 1:
+            return self._normalised(patches_NMCPP[:, 0])
+        mixed = torch.einsum("nmcij,nm->ncij", patches_NMCPP.float(), mix_NM)
+        return self._normalised(mixed)
+
+    def _log_scale(self, mix_NM: Tensor, fov_N: Tensor) -> Tensor:
+        """(N,) log2 of field of view over patch side, for networks with a scale channel; mixed like the patches."""
+        return self._log_fovs[fov_N] if mix_NM.shape[1] == 1 else mix_NM @ self._log_fovs
+
+    def _scores(self, patches_NCPP: Tensor, log_scale_N: Tensor, fov_N: Tensor) -> Tensor:
+        """(N, K, P, P) probabilities over the window of the smallest field of view."""
+        if self.card.network.scale_channel:
+            plane = log_scale_N[:, None, None, None].expand(-1, 1, *patches_NCPP.shape[2:])
+            patches_NCPP = torch.cat([patches_NCPP, plane], dim=1)
+        logits = self._network(patches_NCPP.contiguous(memory_format=torch.channels_last))
+        scores_NKPP = torch.softmax(logits, dim=1)
+        return self._narrowed(scores_NKPP, fov_N) if self.card.mapping == "explicit" else scores_NKPP
+
+    def _narrowed(self, scores_NKPP: Tensor, fov_N: Tensor) -> Tensor:
+        """Explicit mapping: the part that shows the smallest field of view, enlarged; fields of view are concentric."""
+        P = self.card.patch_size
+        for fov in set(fov_N.tolist()) - {0}:
+            # Twice the sides, so that the corner is whole even where sides are odd.
+            side = self.card.fovs[fov]
+            seen, smallest = Region(0, 0, 2 * side, 2 * side), Region(side - P, side - P, 2 * P, 2 * P)
+            same = fov_N == fov
+            scores_NKPP[same] = map_exact(scores_NKPP[same], seen, smallest)
+        return scores_NKPP

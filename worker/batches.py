@@ -1,0 +1,126 @@
+"""From the plan to padded batches of patches, read ahead of the network by other threads, in lattice order."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.predictor import PatchBatch
+from raster.geometry import Region
+from raster.grid import Block, Lattice, WorkingGrid
+from raster.source import Plane, Sample, Source
+from worker.placement import Placement
+from worker.plan import EXAMINED, Plan
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One forward of the network: a cell, the fields of view mixed into its patch and their weights."""
+
+    row: int
+    column: int
+    fovs: tuple[int, ...]
+    mix: tuple[float, ...]
+    share: float
+    """Weight against the other forwards of the same cell."""
+
+
+def shots(plan: Plan, block: Block) -> Iterator[Shot]:
+    """The block's forwards in lattice order; an ensemble makes D of a cell, everything else one."""
+    for row in block.rows:
+        for column in block.columns:
+            if plan.reason[row, column] != EXAMINED:
+                continue
+            fovs = plan.fovs_read(row, column)
+            if plan.weights is not None:
+                yield Shot(row, column, fovs, tuple(plan.weights[:, row, column].tolist()), 1.0)
+            else:
+                yield from (Shot(row, column, (fov,), (1.0,), 1 / len(fovs)) for fov in fovs)
+
+
+def groups(plan: Plan, block: Block, batch: int) -> Iterator[list[Shot]]:
+    """The block's shots in groups of `batch`; the last may be smaller. Groups never cross a block."""
+    group: list[Shot] = []
+    for shot in shots(plan, block):
+        group.append(shot)
+        if len(group) == batch:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+class PatchReader:
+    """Reads the patches of one image on one lattice; safe to use from several threads."""
+
+    def __init__(self, source: Source, grid: WorkingGrid, lattice: Lattice, placement: Placement) -> None:
+        self._source = source
+        self._grid = grid
+        self._lattice = lattice
+        self._placement = placement
+
+    def read(self, block: Block, group: list[Shot], batch: int) -> tuple[PatchBatch, frozenset[Region]]:
+        """The group padded to `batch` patches, and the level-0 regions of damage that were met."""
+        samples = [[self.patch(shot.column, shot.row, fov) for fov in shot.fovs] for shot in group]
+        pixels = np.stack([np.stack([sample.values for sample in fovs]) for fovs in samples])
+        corner = self._placement.support(block)
+        windows = [self._lattice.window(shot.column, shot.row) for shot in group]
+        origins = np.array([[window.x - corner.x, window.y - corner.y] for window in windows], np.int64)
+        damaged = frozenset().union(*(sample.damaged for fovs in samples for sample in fovs))
+        made = PatchBatch(
+            _padded(pixels, batch),
+            _padded(np.array([shot.mix for shot in group], np.float32), batch),
+            _padded(np.array([shot.fovs[0] for shot in group], np.int64), batch),
+            _padded(origins, batch),
+            _padded(np.array([shot.share for shot in group], np.float32), batch),
+            len(group),
+        )
+        return made, damaged
+
+    def patch(self, column: int, row: int, fov: int) -> Sample:
+        """(P, P, bands): the cell seen with the bank's field of view `fov`."""
+        lattice, P = self._lattice, self._lattice.patch
+        plane = self.plane(fov)
+        if not lattice.aligned:
+            corner = (column * lattice.stride, row * lattice.stride)
+            own = Plane(plane.scale, tuple(o + c * r for o, c, r in zip(plane.origin, corner, self._grid.ratio)))  # type: ignore[arg-type]  # noqa: B905
+            return self._source.read_once(own, Region(0, 0, P, P))
+        x, y = (k * lattice.stride * P // lattice.fovs[fov] for k in (column, row))
+        return self._source.read(plane, Region(x, y, P, P))
+
+    def plane(self, fov: int) -> Plane:
+        """The pixel grid of one field of view's resolution; pixel (0, 0) is the first of cell (0, 0)'s window."""
+        side, P = self._lattice.fovs[fov], self._lattice.patch
+        rx, ry = self._grid.ratio
+        return Plane((side / P * rx, side / P * ry), ((P - side) / 2 * rx, (P - side) / 2 * ry))
+
+
+def _padded(values: NDArray[Any], length: int) -> NDArray[Any]:
+    """The array with its last row repeated up to `length` rows."""
+    return (
+        values if len(values) == length else np.concatenate([values, np.repeat(values[-1:], length - len(values), 0)])
+    )
+
+
+def read_ahead(tasks: Iterable[T], read: Callable[[T], R], executor: Executor, depth: int) -> Iterator[tuple[T, R]]:
+    """(task, result) in the order of `tasks`, with at most `depth` results held or under way ahead of the caller."""
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    try:
+        for task in tasks:
+            waiting.append((task, executor.submit(read, task)))
+            if len(waiting) >= depth:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
