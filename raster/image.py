@@ -1,5 +1,7 @@
 """The interface that every reader answers, and the opener that chooses one."""
 
+import importlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -7,8 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.errors import ImageError, ImageLimits, ImageMissing, ImageUnreadable, ImageUnsupported
 from foveate.schema import ImageInfo
+from raster.content import FORMATS_HINT, Content, content_of, local_path
 from raster.geometry import Region
+from raster.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -50,3 +55,109 @@ class ImageRef:
     """Whether .ovr, .msk and .aux.xml beside the file may be read: a local user's yes, an uploader's no."""
     reader: str | None = None
     """The reader that was chosen, so that one job uses one reader; None: choose."""
+
+
+_MODULES = {
+    "openslide": "raster.slide",
+    "rasterio": "raster.geotiff",
+    "tifffile": "raster.tiff",
+    "wsidicom": "raster.dicom",
+    "pillow": "raster.picture",
+}
+"""Readers are imported when they are tried: each brings a library of its own."""
+_PROOF_SIDE = 64
+
+
+def open_image(ref: ImageRef, limits: Limits = Limits()) -> RasterImage:  # noqa: B008
+    """The image behind `ref`, through the first reader that opens it and decodes a tile of it.
+
+    ImageMissing, ImageUnsupported (no reader takes it), ImageLimits (refused before a pixel is read) or
+    ImageUnreadable (names the file and, reader by reader, the reason).
+    """
+    path = local_path(ref.path)
+    failures: list[tuple[str, ImageError]] = []
+    for reader in [ref.reader] if ref.reader else _candidates(path, limits):
+        try:
+            return _proven(_reader(reader)(path, sidecars=ref.sidecars, limits=limits))
+        except (ImageLimits, ImageMissing):
+            raise
+        except ImageError as error:
+            failures.append((reader, error))
+    if len(failures) == 1:
+        raise failures[0][1]
+    if failures and all(isinstance(error, ImageUnsupported) for _, error in failures):
+        raise failures[0][1]
+    reasons = "; ".join(f"{reader}: {error.message}" for reader, error in failures)
+    raise ImageUnreadable(f"no reader can decode {path.name}: {reasons}", hint=failures[0][1].hint)
+
+
+def _candidates(path: Path, limits: Limits) -> list[str]:
+    """The readers to try, best first, by content."""
+    content = content_of(path)
+    if content is Content.TIFF:
+        return _tiff_candidates(path, limits)
+    if content in (Content.FOLDER, Content.DICOM):
+        return ["openslide", "wsidicom"]
+    if content is not Content.PNG and _slide_vendor(path) is not None:
+        return ["openslide"]
+    readers = {
+        Content.JPEG: ["rasterio", "pillow"],
+        Content.PNG: ["rasterio"],
+        Content.JP2: ["rasterio"],
+        Content.PICTURE: ["pillow"],
+    }
+    if content not in readers:
+        raise ImageUnsupported(f"{path.name} is no image: its content is of no format known here", hint=FORMATS_HINT)
+    return readers[content]
+
+
+def _tiff_candidates(path: Path, limits: Limits) -> list[str]:
+    """OpenSlide opens any tiled TIFF, without its place, nodata and palette: it gets only what its header shows a slide.
+
+    A generic pyramid goes to rasterio, whose levels are exact pixel grids, unless only OpenSlide sees its levels.
+    """
+    header = importlib.import_module("raster.tiffheader").read_tiff_header(path)
+    limits.check_size(path, header.width, header.height, header.bands)
+    limits.check_claim(path, header.width, header.height)
+    if header.georeferenced:
+        return ["rasterio"]
+    if header.ome:
+        return ["tifffile", "rasterio"]
+    vendor = _slide_vendor(path)
+    if vendor not in (None, "generic-tiff"):
+        return ["openslide", "rasterio"]
+    if vendor and header.plain and header.spacing and header.unmarked_levels:
+        return ["openslide", "rasterio", "tifffile"]
+    return ["rasterio", "tifffile"]
+
+
+def _slide_vendor(path: Path) -> str | None:
+    vendor: str | None = importlib.import_module("raster.slide").vendor_of(path)
+    return vendor
+
+
+def _reader(name: str) -> Callable[..., RasterImage]:
+    if name not in _MODULES:
+        raise ImageUnsupported(f"{name!r} is no reader", hint=f"Choose one of {', '.join(_MODULES)}, or none.")
+    opener: Callable[..., RasterImage] = importlib.import_module(_MODULES[name]).open_file
+    return opener
+
+
+def _proven(image: RasterImage) -> RasterImage:
+    """`image` itself once a tile of it was decoded, at its corner or in its middle: a good open proves nothing."""
+    failure: ImageError | None = None
+    for place in _proof(image.info):
+        try:
+            image.read(0, place)
+            return image
+        except ImageError as error:
+            failure = failure or error
+    image.close()
+    assert failure is not None
+    raise failure
+
+
+def _proof(info: ImageInfo) -> Iterator[Region]:
+    width, height = min(_PROOF_SIDE, info.width), min(_PROOF_SIDE, info.height)
+    yield Region(0, 0, width, height)
+    yield Region((info.width - width) // 2, (info.height - height) // 2, width, height)
