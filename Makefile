@@ -22,7 +22,7 @@ endef
 .PHONY: help demo up check test test-all bench clean
 
 help:
-	@echo 'make demo      segment a large scene through a real service; IMAGE=path for your own (see demo-output/)'
+	@echo 'make demo      segment a large scene through a real service; IMAGE=path (and MODEL=name) for your own'
 	@echo 'make up        run the service on this machine until Ctrl-C, and print its URL'
 	@echo 'make check     formatting, lint, types, import arrows, Dockerfile and compose file'
 	@echo 'make test      the fast tests'
@@ -39,7 +39,7 @@ $(DEV): pyproject.toml constraints.txt
 	@touch $(DEV) $(UP)
 
 demo: $(UP)
-	@$(BIN)/python examples/demo.py $(if $(IMAGE),'$(IMAGE)')
+	@$(BIN)/python examples/demo.py $(if $(IMAGE),'$(IMAGE)') $(if $(MODEL),--model '$(MODEL)')
 
 up: $(UP)
 	@$(BIN)/foveate up

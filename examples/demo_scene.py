@@ -53,7 +53,9 @@ def make_scene(path: Path) -> Path:
                 band = np.hstack([mosaic[mirrored(y, y + BAND, len(mosaic))] for mosaic in mosaics])
                 scene.write(band[:, :SIDE].transpose(2, 0, 1), window=Window(0, y, SIDE, BAND))
         pyramid = {"driver": "COG", "compress": "JPEG", "quality": 85, "blocksize": BAND, "num_threads": 2}
-        rasterio.shutil.copy(flat, path, overview_resampling="average", **pyramid)
+        whole = Path(scratch) / path.name
+        rasterio.shutil.copy(flat, whole, overview_resampling="average", **pyramid)
+        whole.rename(path)
     return path
 
 

@@ -1,0 +1,164 @@
+"""One image through a real service: start it, upload, wait, download, stop. `make demo` runs this.
+
+usage: python examples/demo.py [IMAGE] [--model NAME] [--out DIR]
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from demo_scene import CREDIT, NOTE, make_scene
+
+from foveate import Client
+from foveate.errors import Failure, FoveateError, ImageMissing, OutputExists, ServiceUnreachable
+from foveate.progress import show_progress
+from foveate.schema import StatusInfo
+
+ROOT = Path(__file__).parent.parent
+WORK = ROOT / "demo-data"
+START_SECONDS = 90.0
+STOP_SECONDS = 30.0
+
+
+def demo_scene() -> Path:
+    """The scene of demo_scene.py; made once and kept, so that it can be opened beside its mask."""
+    path = WORK / "scene.tif"
+    if not path.exists():
+        print("making the demo's scene (some seconds, once)", file=sys.stderr)
+        make_scene(path)
+    print(f"{NOTE}\nImages: {CREDIT}.")
+    return path
+
+
+def cleared(out: Path) -> Path:
+    """`out`, without what an earlier demo left there; anything else in the way is an error."""
+    if (out / "manifest.json").exists():
+        shutil.rmtree(out)
+    if out.exists():
+        raise OutputExists(f"{out} is in the way", hint="move it, or name another directory with --out")
+    return out
+
+
+@contextmanager
+def running_service(data: Path) -> Iterator[Client]:
+    """`foveate up` on a free port, for as long as the block lasts; its log follows the reason if it fails."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    foveate = Path(sys.executable).with_name("foveate")
+    command = [str(foveate), "up", "--port", str(port), "--data", str(data)]
+    # The user's own settings (a key, another Valkey) are meant for another service than this one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FOVEATE_")}
+    log = data / "up.log"
+    with log.open("wb") as output:
+        service = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            with Client(f"http://127.0.0.1:{port}") as client:
+                wait_until_ready(client, service)
+                yield client
+        except Failure:
+            print(f"--- the end of the service's log ---\n{log.read_text()[-3000:]}", file=sys.stderr)
+            raise
+        finally:
+            stop(service)
+
+
+def wait_until_ready(client: Client, service: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            client.models()
+        except ServiceUnreachable:
+            if service.poll() is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def stop(service: "subprocess.Popen[bytes]") -> None:
+    """As Ctrl-C would; what does not end within STOP_SECONDS is killed."""
+    service.send_signal(signal.SIGINT)
+    try:
+        service.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(service.pid, signal.SIGKILL)
+        service.wait()
+
+
+def segment(client: Client, image: Path, model: str | None, out: Path) -> None:
+    """The four calls that any client makes: upload, submit, wait, fetch."""
+    with show_progress("upload") as report:
+        stored = client.upload(image, lambda share: report(share, ""))
+    job = client.submit(stored.id, **({"model": model} if model else {}))
+    with show_progress("segment") as report:
+        client.wait(job.jobID, lambda status: report((status.progress or 0) / 100, shown(status)))
+    client.fetch(job.jobID, out)
+
+
+def shown(status: StatusInfo) -> str:
+    return status.message or status.status.value
+
+
+def print_summary(image: Path, out: Path, seconds: float) -> None:
+    statistics = json.loads((out / "statistics.json").read_text())
+    manifest = json.loads((out / "manifest.json").read_text())
+    source = manifest["image"]
+    print(
+        f"\n{image.name}: {source['width']} x {source['height']} pixels by {manifest['model']['name']}, {seconds:.0f} s"
+    )
+    print(f"\n{'class':<16}{'pixels':>14}{'share':>9}{'area':>16}")
+    for row in statistics["classes"]:
+        area = "" if row["area"] is None else f"{row['area']:,.0f} {row['area_unit']}"
+        print(f"{row['name']:<16}{row['pixels']:>14,}{row['share']:>9.1%}{area:>16}")
+    for warning in manifest["warnings"]:
+        print(f"warning: {warning}")
+    print(f"""
+What to open, in {out}:
+  overlay.png      the mask over the image, in any viewer
+  mask.tif         QGIS: drag it over {image}; colours and class names come with it
+  foveation.tif    QGIS: where the model looked closely (band 2: the chosen field of view)
+  regions.geojson  QuPath: open the slide, then drag this onto it; for georeferenced images QGIS shows it too
+  manifest.json    every parameter, count and checksum of the run""")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("image", nargs="?", type=Path)
+    parser.add_argument("--model", help="a bundle's name; without it the only one that fits the image")
+    parser.add_argument("--out", type=Path, default=ROOT / "demo-output")
+    arguments = parser.parse_args()
+    WORK.mkdir(exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
+    try:
+        if arguments.image is not None and not arguments.image.is_file():
+            raise ImageMissing(f"{arguments.image} is not a file", hint="IMAGE= takes the path of one image file")
+        out = cleared(arguments.out)
+        image = arguments.image or demo_scene()
+        model = arguments.model or (None if arguments.image else "landcover")
+        started = time.monotonic()
+        # Beside the clone, not in /tmp: the service keeps its own copy of the image.
+        with tempfile.TemporaryDirectory(dir=WORK) as data, running_service(Path(data)) as client:
+            segment(client, image, model, out)
+        print_summary(image, out, time.monotonic() - started)
+    except FoveateError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted; everything is stopped")
+
+
+if __name__ == "__main__":
+    main()
