@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -118,16 +118,24 @@ class FileStore:
 
     # --- attempts, canvases and results -------------------------------------------------------------------------------
 
-    def new_attempt(self, job_id: str, attempt: int) -> Path:
-        """The empty scratch directory of an attempt; `out` inside it does not exist yet."""
-        scratch = self.jobs / _safe(job_id) / f"attempt-{attempt}"
+    @contextmanager
+    def attempt(self, job_id: str, attempt: int) -> Iterator[Path]:
+        """An empty scratch directory for the attempt; gone at the end, as are those of the attempts before it."""
+        parent = self.jobs / _safe(job_id)
+        scratch = parent / f"attempt-{attempt}"
         with disk_errors(scratch):
-            shutil.rmtree(scratch, ignore_errors=True)
+            for earlier in range(1, attempt + 1):
+                shutil.rmtree(parent / f"attempt-{earlier}", ignore_errors=True)
             scratch.mkdir(parents=True)
-        return scratch
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            with suppress(OSError):  # a later attempt lives there
+                parent.rmdir()
 
     def drop_attempts(self, job_id: str) -> None:
-        """Remove all scratch of a job that has ended."""
+        """Remove what killed workers left of a job that has ended."""
         shutil.rmtree(self.jobs / _safe(job_id), ignore_errors=True)
 
     def publish(self, job_id: str, out: Path) -> None:

@@ -35,7 +35,7 @@ class Reaper:
         for job in self._store.live():
             if self._files.published(job.id):
                 _log.info("event=adopt job=%s", job.id)
-                self._store.adopt(job.id)
+                self._store.succeed(job.id)
             elif job.state is JobState.RUNNING and self._store.reap(job.id, job.attempt):
                 _log.warning("event=lease-expired job=%s attempt=%d", job.id, job.attempt)
                 self._queue.put(Delivery(job.id, job.attempt + 1))

@@ -2,12 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from foveate.errors import OptionInvalid
+
 SHIPPED_BUNDLES = Path(__file__).parent.parent / "bundles"
+
+
+S = TypeVar("S", bound="StateSettings")
 
 
 class StateSettings(BaseSettings):
@@ -42,3 +47,15 @@ class StateSettings(BaseSettings):
     def bundle_dirs(self) -> tuple[Path, ...]:
         """The user's own bundles first: they win."""
         return (self.data / "models", *self.bundles)
+
+
+def read_settings(role: type[S]) -> S:
+    """The settings of a role from the environment; OptionInvalid names the variable and what is wrong with it."""
+    try:
+        return role()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = "FOVEATE_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise OptionInvalid(
+            f"{variable}={first['input']!r}: {first['msg']}", hint="correct the variable; .env.example lists them all"
+        ) from error

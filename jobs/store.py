@@ -16,7 +16,7 @@ from typing import Any
 
 from redis import Redis
 
-from foveate.errors import FoveateError, IdempotencyConflict, ImageInUse, ImageUnknown, JobUnknown, WorkerLost
+from foveate.errors import IdempotencyConflict, ImageInUse, ImageUnknown, JobUnknown, WorkerLost
 from foveate.schema import JobState
 from jobs.records import MAX_LOSSES, ErrorTriple, JobRecord, JobRequest, new_id
 from jobs.valkey import valkey_errors
@@ -134,20 +134,15 @@ class JobStore:
         state, current = self._connection.hmget(f"foveate:job:{job_id}", ["state", "attempt"])
         return state == JobState.RUNNING.encode() and current == str(attempt).encode()
 
-    def succeed(self, job_id: str, attempt: int) -> bool:
-        """The result is published; False if the attempt does not hold the job."""
-        return bool(self._run("succeed", job_id, attempt))
+    def succeed(self, job_id: str) -> bool:
+        """A result is published, by whatever attempt: it beats every other verdict but a terminal one (False)."""
+        return bool(self._run("succeed", job_id))
 
-    def adopt(self, job_id: str) -> bool:
-        """A published result was found: successful, whatever attempt holds the job; False if it ended otherwise."""
-        return bool(self._run("succeed", job_id, ""))
-
-    def fail(self, job_id: str, attempt: int, error: FoveateError) -> bool:
+    def fail(self, job_id: str, attempt: int, error: ErrorTriple) -> bool:
         """No further attempt would help; False if the attempt does not hold the job."""
-        triple = ErrorTriple.of(error)
-        return bool(self._run("fail", job_id, attempt, triple.code, triple.message, triple.hint))
+        return bool(self._run("fail", job_id, attempt, error.code, error.message, error.hint))
 
-    def requeue(self, job_id: str, attempt: int, lost: FoveateError) -> bool:
+    def requeue(self, job_id: str, attempt: int, lost: ErrorTriple) -> bool:
         """The attempt ended by no fault of the job: True if the job waits as attempt + 1 and must be delivered.
 
         After MAX_LOSSES losses the job fails with `lost` instead.
@@ -156,30 +151,16 @@ class JobStore:
 
     def release(self, job_id: str, attempt: int, reason: str) -> bool:
         """Give a job back, as at an orderly end of the worker: as `requeue`, and it does not count as a loss."""
-        return self._requeue(job_id, attempt, WorkerLost(reason, hint=_RESUBMIT), only_expired=False, loss=False)
+        return self._requeue(job_id, attempt, _lost(reason), only_expired=False, loss=False)
 
     def reap(self, job_id: str, attempt: int) -> bool:
         """As `requeue`, if the lease of the attempt has expired by Valkey's clock."""
-        lost = WorkerLost(
-            f"attempt {attempt} reported no progress within its lease, its worker is gone or stuck", hint=_RESUBMIT
-        )
+        lost = _lost(f"attempt {attempt} reported no progress within its lease: its worker is gone or stuck")
         return self._requeue(job_id, attempt, lost, only_expired=True, loss=True)
 
-    def _requeue(self, job_id: str, attempt: int, lost: FoveateError, *, only_expired: bool, loss: bool) -> bool:
-        triple = ErrorTriple.of(lost)
-        return bool(
-            self._run(
-                "requeue",
-                job_id,
-                attempt,
-                int(only_expired),
-                int(loss),
-                MAX_LOSSES,
-                triple.code,
-                triple.message,
-                triple.hint,
-            )
-        )
+    def _requeue(self, job_id: str, attempt: int, lost: ErrorTriple, *, only_expired: bool, loss: bool) -> bool:
+        flags = (int(only_expired), int(loss), MAX_LOSSES)
+        return bool(self._run("requeue", job_id, attempt, *flags, lost.code, lost.message, lost.hint))
 
     def _ids(self, after: datetime | None, before: datetime | None, start: int) -> list[str]:
         high = "+inf" if before is None else before.timestamp()
@@ -203,7 +184,9 @@ class JobStore:
         return self._scripts[script](args=arguments)
 
 
-_RESUBMIT = "submit it again; committed blocks are reused. The worker's log and its memory limit may tell why"
+def _lost(reason: str) -> ErrorTriple:
+    hint = "submit it again: committed blocks are reused; the worker's log and its memory limit may tell why"
+    return ErrorTriple(WorkerLost.code, reason, hint)
 
 
 def _digest(text: str) -> str:

@@ -1,8 +1,12 @@
 """One attempt at one job, as the worker's parent hands it to its engine."""
 
+import hashlib
 from pathlib import Path
 
+import foveate
 from foveate.schema import SegmentOptions, Wire
+
+__all__ = ["JobSpec", "canvas_digest"]
 
 
 class JobSpec(Wire):
@@ -29,3 +33,11 @@ class JobSpec(Wire):
     memory_gb: float
     batch: int | None = None
     block: int | None = None
+
+
+def canvas_digest(
+    *, image_sha256: str, reader: str, bundle_sha256: str, options: SegmentOptions, device: str, block: int | None
+) -> str:
+    """Names the canvas that this configuration may continue: whatever can change a committed block is in it."""
+    parts = (foveate.__version__, image_sha256, reader, bundle_sha256, options.model_dump_json(), device, str(block))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
