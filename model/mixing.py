@@ -55,9 +55,12 @@ def gumbel_noise(log_f_ND: Tensor, generator: torch.Generator | None = None) -> 
 
 
 def categorical_weights(log_f_ND: Tensor, index_N: Tensor) -> tuple[Tensor, Tensor]:
-    """One-hot at the drawn `index_N` (int64), without gradient, and the log-probability (N,) of each draw, with one."""
+    """One-hot at the drawn `index_N` (int64), without gradient, and the log-probability (N,) of each draw, with one.
+
+    The probabilities are normalised once more, so that the gradient is that of a distribution whatever rounding did.
+    """
     one_hot_ND = functional.one_hot(index_N, log_f_ND.shape[1]).to(log_f_ND.dtype)
-    return one_hot_ND, log_f_ND.gather(1, index_N[:, None])[:, 0]
+    return one_hot_ND, log_f_ND.log_softmax(dim=1).gather(1, index_N[:, None])[:, 0]
 
 
 def fixed_weights(log_f_ND: Tensor, weights_D: Tensor) -> Tensor:

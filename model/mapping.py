@@ -1,0 +1,45 @@
+"""Explicit mapping: from the network's output for a large field of view to the window of the smallest.
+
+The output shows all of the field of view that was seen; its part that shows the smallest one is enlarged to the whole.
+Implicit mapping needs nothing: the output is that window already. Letters: N patches, K classes, H W samples.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model.resample import bilinear, bilinear_weights
+from raster.geometry import Region
+
+__all__ = ["map_exact", "map_parity"]
+
+
+def map_exact(output_NKHW: Tensor, seen: Region, smallest: Region) -> Tensor:
+    """The samples of `output_NKHW`, which spans the window `seen`, read at as many samples across `smallest`.
+
+    Bilinear, clamped to the output; exact for any two windows, concentric or not.
+    """
+    rows, columns = output_NKHW.shape[-2:]
+    by_row = bilinear_weights(_positions(rows, smallest.y - seen.y, smallest.height, seen.height), rows)
+    by_column = bilinear_weights(_positions(columns, smallest.x - seen.x, smallest.width, seen.width), columns)
+    return by_row.to(output_NKHW) @ output_NKHW @ by_column.to(output_NKHW).T
+
+
+def map_parity(output_NKHW: Tensor, index: int, bank: Sequence[int], *, stride: int = 1) -> Tensor:
+    """The authors' crop for the field of view `index` (0-based) of square patches; right for integer ratios only.
+
+    `stride` is that of the network's output in training; at inference the output has the patch's size already.
+    """
+    side, smallest = bank[index], bank[0]
+    ratio = side // smallest
+    extent = smallest // ratio // stride
+    first = (side // 2 - smallest // 2) // ratio // stride
+    crop = output_NKHW[..., first : first + extent, first : first + extent]
+    return bilinear(crop, output_NKHW.shape[-2], output_NKHW.shape[-1])
+
+
+def _positions(samples: int, offset: int, extent: int, seen: int) -> Tensor:
+    """Fractional indices, among `samples` across `seen` pixels, of `samples` across [offset, offset + extent)."""
+    centres = (torch.arange(samples, dtype=torch.float64) + 0.5) * extent / samples
+    return (offset + centres) * samples / seen - 0.5

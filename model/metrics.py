@@ -1,0 +1,137 @@
+"""Measures of masks and of foveation maps, summed over whole data sets (paper, section 4 and supplement B).
+
+Letters: H W pixels, K classes, D fields of view, Y X cells. All in numpy, float64 results.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ClassCounts", "count_classes", "foveation_map", "foveation_mse", "gold_standard", "normalised_map"]
+
+_TINY = 1e-10
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Pixels per class, int64 (K,): of prediction and label alike, of either, of the label; add them up over images.
+
+    `correct` and `judged` count pixels for the accuracy.
+    """
+
+    intersection: NDArray[np.int64]
+    union: NDArray[np.int64]
+    label: NDArray[np.int64]
+    correct: int
+    judged: int
+
+    def __add__(self, other: Self) -> "ClassCounts":
+        return ClassCounts(
+            self.intersection + other.intersection,
+            self.union + other.union,
+            self.label + other.label,
+            self.correct + other.correct,
+            self.judged + other.judged,
+        )
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        return self.intersection / (self.union + _TINY)
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """Share of each class's labelled pixels that were found, in 0..1."""
+        return self.intersection / (self.label + _TINY)
+
+    @property
+    def dice(self) -> NDArray[np.float64]:
+        return 2 * self.intersection / (self.union + self.intersection + _TINY)
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / (self.judged + _TINY)
+
+    def mean_iou(self, absent: Literal["left out", "zero"] = "left out") -> float:
+        """Mean over the classes; one in neither prediction nor label is left out, or counts 0 as in the authors' code.
+
+        NaN where every class is left out.
+        """
+        kept = self.iou[self.union > 0] if absent == "left out" else self.iou
+        return float(kept.mean()) if kept.size else float("nan")
+
+    @property
+    def absent(self) -> list[int]:
+        """Classes that occur neither in a prediction nor in a label."""
+        return np.flatnonzero(self.union == 0).tolist()
+
+
+def count_classes(
+    predicted_HW: NDArray[np.integer],
+    label_HW: NDArray[np.integer],
+    classes: int,
+    ignore: int | None = None,
+    *,
+    accuracy_over: Literal["valid", "labelled"] = "valid",
+) -> ClassCounts:
+    """Counts over the pixels whose label is neither negative nor `ignore`.
+
+    `accuracy_over` "labelled" judges the accuracy over the ignored pixels too, as the authors' code does.
+    """
+    valid = label_HW >= 0
+    labelled = int(valid.sum())
+    if ignore is not None:
+        valid &= label_HW != ignore
+    predicted, label = predicted_HW[valid], label_HW[valid]
+    intersection = _histogram(label[predicted == label], classes)
+    label_counts = _histogram(label, classes)
+    return ClassCounts(
+        intersection=intersection,
+        union=_histogram(predicted, classes) + label_counts - intersection,
+        label=label_counts,
+        correct=int(
+            (predicted_HW == label_HW)[label_HW >= 0].sum() if accuracy_over == "labelled" else intersection.sum()
+        ),
+        judged=labelled if accuracy_over == "labelled" else int(valid.sum()),
+    )
+
+
+def foveation_map(distribution_DYX: NDArray[np.floating], bank: Sequence[int]) -> NDArray[np.float64]:
+    """Per cell the mean field of view, in pixels."""
+    mean_YX: NDArray[np.float64] = np.tensordot(np.asarray(bank, np.float64), distribution_DYX, axes=1)
+    return mean_YX
+
+
+def normalised_map(map_YX: NDArray[np.floating], bank: Sequence[int]) -> NDArray[np.float64]:
+    """0: the smallest field of view, so the highest resolution; 1: the largest. Needs two fields of view."""
+    return (np.asarray(map_YX, np.float64) - bank[0]) / (bank[-1] - bank[0])
+
+
+def gold_standard(
+    performance_DYX: NDArray[np.floating], bank: Sequence[int], rule: Literal["weighted", "argmax"] = "weighted"
+) -> NDArray[np.float64]:
+    """The field of view that would have been best per cell, in pixels, from the D one-hot models' performance there.
+
+    "weighted" is the mean of the bank weighted with it (supplement B.4; all 0: the plain mean), "argmax" the best one.
+    """
+    sides = np.asarray(bank, np.float64)
+    if rule == "argmax":
+        best_YX: NDArray[np.float64] = sides[np.argmax(performance_DYX, axis=0)]
+        return best_YX
+    total_YX = performance_DYX.sum(axis=0, dtype=np.float64)
+    weighted_YX = np.tensordot(sides, performance_DYX.astype(np.float64), axes=1)
+    gold_YX: NDArray[np.float64] = np.where(
+        total_YX > 0, weighted_YX / np.where(total_YX > 0, total_YX, 1), sides.mean()
+    )
+    return gold_YX
+
+
+def foveation_mse(map_YX: NDArray[np.floating], gold_YX: NDArray[np.floating], bank: Sequence[int]) -> float:
+    """Mean squared difference of the two maps (both in pixels) after normalisation."""
+    return float(((normalised_map(map_YX, bank) - normalised_map(gold_YX, bank)) ** 2).mean())
+
+
+def _histogram(values: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
+    return np.bincount(values, minlength=classes)[:classes].astype(np.int64)
