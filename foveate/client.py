@@ -21,32 +21,14 @@ from foveate.errors import (
     Unexpected,
     error_of,
 )
-from foveate.schema import BundleCard, ImageInfo, JobState, SegmentOptions, StatusInfo, Wire
+from foveate.schema import BundleCard, JobState, ResultFile, SegmentOptions, StatusInfo, StoredImage
 
 CHUNK = 1 << 20
 """Bytes a read while a file is sent or received."""
 PATIENCE = 60.0
 """Seconds for which `wait` bears a service that does not answer, such as one that restarts."""
 
-__all__ = ["Client", "ResultFile", "StoredImage"]
-
-
-class StoredImage(Wire):
-    """An image that the service holds; `sha256` is the digest of the bytes that were sent."""
-
-    id: str
-    sha256: str
-    info: ImageInfo
-
-
-class ResultFile(Wire):
-    """One file of a finished job."""
-
-    href: str
-    type: str
-    title: str | None = None
-    length: int
-    sha256: str
+__all__ = ["Client"]
 
 
 class Client:

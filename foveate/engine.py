@@ -32,7 +32,7 @@ def _engine_missing(dotted: str, missing: str) -> EngineMissing:
     if missing in ENGINE_PACKAGES:
         return EngineMissing(
             f"this installation holds the client only: the engine's package {missing!r} is not here",
-            hint="clone the repository and run `make up` there, or use a running service with `foveate submit --server URL`",
+            hint="clone the repository and run `make up`, or use a running service: `foveate submit --server URL`",
         )
     return EngineMissing(
         f"the engine needs the library {missing!r} for {dotted!r}, and it is not installed",

@@ -1,5 +1,6 @@
 """The options of a segmentation as the command line spells them; `segment` and `submit` share them."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -78,19 +79,20 @@ def segment_options(
     try:
         return SegmentOptions.model_validate(values)
     except ValidationError as error:
-        raise option_error(error, spelling=lambda name: "--" + name.replace("_", "-")) from error
+        hint = "`foveate segment --help` lists every option and its range"
+        raise option_error(error, hint, lambda name: "--" + name.replace("_", "-")) from error
 
 
-def option_error(error: ValidationError, spelling: Any = str) -> OptionInvalid:
-    """The first fault of `error` as one sentence that names the option as `spelling(name)` and its value."""
+def option_error(error: ValidationError, hint: str, spelling: Callable[[str], str] = str) -> OptionInvalid:
+    """The first fault of `error` as one sentence that names the option as `spelling(name)`, and its value."""
     fault = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in fault["loc"]) or "the combination of options"
     reason = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:
+        return OptionInvalid(reason, hint=hint)
+    name = spelling(str(fault["loc"][0]))
     if fault["type"] == "extra_forbidden":
-        known = ", ".join(spelling(field) for field in SegmentOptions.model_fields)
-        return OptionInvalid(f"there is no input {spelling(name)}", hint=f"the options of a segmentation are {known}")
-    message = f"{spelling(name) if fault['loc'] else name}: {reason} (given: {fault['input']!r})"
-    return OptionInvalid(message, hint="`foveate segment --help` lists every option and its range")
+        return OptionInvalid(f"there is no option {name}", hint=hint)
+    return OptionInvalid(f"{name}: {reason} (given: {fault['input']!r})", hint=hint)
 
 
 def _numbers(option: str, text: str, kind: type[int] | type[float], count: int | None) -> tuple[float, ...]:

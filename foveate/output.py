@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
+from foveate.schema import StatusInfo
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 """The type of every command's `as_json` parameter."""
 
@@ -29,7 +31,7 @@ def print_table(document: Any, header: tuple[str, ...], rows: list[tuple[str, ..
 
 def _plain(document: Any) -> Any:
     if isinstance(document, BaseModel):
-        return document.model_dump(mode="json", exclude_none=True)
+        return document.model_dump(mode="json", exclude_none=isinstance(document, StatusInfo))
     if isinstance(document, dict):
         return {key: _plain(value) for key, value in document.items()}
     if isinstance(document, list | tuple):

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
-Rgb = tuple[Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]]
+Rgb = tuple[
+    Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
+]
 ImageKind = Literal["slide", "scene", "picture"]
 SpacingUnit = Literal["um", "m"]
 
@@ -189,6 +191,17 @@ class ImageInfo(Wire):
         return nodata if nodata is None or math.isfinite(nodata) else str(nodata)
 
 
+class StoredImage(Wire):
+    """An image that a service holds."""
+
+    id: str
+    sha256: str
+    """Of the bytes that were sent."""
+    bytes: int
+    created: datetime
+    info: ImageInfo
+
+
 # --- options of a segmentation (design 4.1 and 4.3) -----------------------------------------------------------------------
 
 
@@ -285,3 +298,16 @@ class StatusInfo(Wire):
     updated: datetime | None = None
     progress: Annotated[int, Field(ge=0, le=100)] | None = None
     links: list[Link] = Field(default_factory=list)
+
+
+class ResultFile(Wire):
+    """One file of a finished job: an OGC link, with what is needed to check the download."""
+
+    href: str
+    rel: Literal["result"] = "result"
+    type: str
+    title: str
+    """The file's name."""
+    length: int
+    """Bytes."""
+    sha256: str

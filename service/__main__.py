@@ -1,0 +1,68 @@
+"""`python -m service [--fd N]`: the API process. `foveate serve` runs it, and `foveate up` hands it a bound socket."""
+
+import argparse
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+from pydantic import ValidationError
+
+from foveate.errors import FoveateError, OptionInvalid
+from service.app import create_app
+from service.settings import ServiceSettings
+
+_SHUTDOWN_SECONDS = 5
+
+
+class _WithoutQuery(logging.Filter):
+    """Keeps file names, which may be those of patients, out of the access log: they come in the query."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments: Any = record.args
+        if isinstance(arguments, tuple) and len(arguments) == 5:
+            client, method, path, version, status = arguments
+            record.args = (client, method, str(path).partition("?")[0], version, status)
+        return True
+
+
+def serve(settings: ServiceSettings, bound: socket.socket | None = None) -> None:
+    """Serves until SIGINT or SIGTERM, on `bound` if it is given, else on the settings' address."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    config = uvicorn.Config(
+        create_app(settings.checked()),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+    logging.getLogger("uvicorn.access").addFilter(_WithoutQuery())
+    uvicorn.Server(config).run(sockets=None if bound is None else [bound])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
+    parser.add_argument("--fd", type=int, help="a listening socket that this process inherited")
+    given = parser.parse_args(arguments)
+    try:
+        serve(read_settings(), None if given.fd is None else socket.socket(fileno=given.fd))
+    except FoveateError as error:
+        sys.stderr.write(f"error: {error.message}\nhint: {error.hint}\n")
+        return error.exit_code
+    return 0
+
+
+def read_settings() -> ServiceSettings:
+    try:
+        return ServiceSettings()
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        name = "FOVEATE_" + str(fault["loc"][0]).upper() if fault["loc"] else "the settings"
+        raise OptionInvalid(f"{name}: {fault['msg']}", hint="see .env.example for every variable") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Every error as an RFC 9457 problem: one table from error class to HTTP status, and the handlers that apply it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from foveate import errors
+from foveate.errors import FoveateError
+from foveate.schema import Problem
+
+_OGC = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0/"
+_OGC_CODES = frozenset({"no-such-process", "no-such-job", "result-not-ready"})
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[FoveateError], int] = {
+    errors.InputError: 400,
+    errors.ImageUnsupported: 415,
+    errors.NotFound: 404,
+    errors.ResultGone: 410,
+    errors.Conflict: 409,
+    errors.Refused: 400,
+    errors.Unauthorized: 401,
+    errors.UploadTooLarge: 413,
+    errors.Failure: 500,
+    errors.DiskFull: 507,
+    errors.ServiceUnreachable: 503,
+}
+"""A class without an entry has its parent's."""
+
+_log = logging.getLogger("foveate.service")
+
+__all__ = ["MEDIA_TYPE", "STATUS", "install_error_handlers", "problem_response", "responses", "status_of"]
+
+
+def status_of(kind: type[FoveateError]) -> int:
+    return next((STATUS[parent] for parent in kind.__mro__ if parent in STATUS), 500)
+
+
+def problem_response(request: Request, error: FoveateError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    status = status_of(type(error))
+    sent = dict(headers or {})
+    if status == 401:
+        sent["WWW-Authenticate"] = "Bearer"
+    return _respond(_problem(status, error.code, error.message, error.hint, request.url.path), sent)
+
+
+def responses(*kinds: type[FoveateError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may raise `kinds`, each with an example, for the OpenAPI document."""
+    described: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        status = status_of(kind)
+        entry = described.setdefault(
+            status,
+            {
+                "description": HTTPStatus(status).phrase,
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+            },
+        )
+        message = (kind.__doc__ or kind.__name__).splitlines()[0]
+        problem = _problem(status, kind.code, message, "what to do about it", "/jobs/…")
+        entry["content"][MEDIA_TYPE]["examples"][kind.code] = {"value": problem.model_dump(mode="json")}
+    return described
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(FoveateError, _on_foveate_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+async def _on_foveate_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, FoveateError)
+    return problem_response(request, error)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    """FastAPI would say 422; OGC API - Processes wants 400."""
+    assert isinstance(error, RequestValidationError)
+    place, reason = _first_fault(error.errors())
+    wrong = errors.OptionInvalid(f"{place}: {reason}", hint="the routes and their parameters are described at /docs")
+    return problem_response(request, wrong)
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself: no such route, wrong method, a body over the limit."""
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "-")
+    detail = f"{request.method} {request.url.path}: {error.detail or phrase}"
+    hint = "the routes and their parameters are described at /docs"
+    problem = _problem(error.status_code, code, detail, hint, request.url.path)
+    return _respond(problem, dict(error.headers or {}))
+
+
+async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
+    # The path holds ids alone; the query may hold a file's name, and stays out of the log.
+    _log.error("unexpected error method=%s path=%s", request.method, request.url.path, exc_info=error)
+    defect = errors.Unexpected(
+        f"the service failed with an unexpected {type(error).__name__}",
+        hint="this is a defect of Foveate: report it with the lines of the service's log",
+    )
+    return problem_response(request, defect)
+
+
+def _first_fault(faults: Sequence[Any]) -> tuple[str, str]:
+    fault = faults[0]
+    place = ".".join(str(part) for part in fault["loc"] if part not in ("body", "query", "header")) or "the body"
+    return place, str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _problem(status: int, code: str, detail: str, hint: str, instance: str) -> Problem:
+    return Problem(
+        type=_OGC + code if code in _OGC_CODES else f"urn:foveate:problem:{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        hint=hint,
+        code=code,
+        instance=instance,
+    )
+
+
+def _respond(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
+    return JSONResponse(problem.model_dump(mode="json"), problem.status, dict(headers), media_type=MEDIA_TYPE)

@@ -1,0 +1,78 @@
+"""How an upload becomes an image: received, unpacked, probed in a child process, and then visible by one rename."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from anyio import CancelScope
+from anyio.to_thread import run_sync
+from starlette.requests import ClientDisconnect
+
+from foveate.errors import UploadInvalid
+from foveate.schema import ImageInfo
+from jobs.files import FileStore
+from jobs.records import ImageRecord, new_id
+from service.archives import is_zip, plain_name, unpack_slide
+from service.bodies import Body
+from service.uploads import Limits, receive
+
+Probe = Callable[[Path, str], ImageInfo]
+"""Looks at a stored file, under the name that its sender gave it; raises ImageError."""
+
+__all__ = ["Intake", "Probe"]
+
+
+@dataclass(frozen=True)
+class Intake:
+    """The one door for images."""
+
+    files: FileStore
+    limits: Limits
+    probe: Probe
+
+    async def take(self, body: Body) -> ImageRecord:
+        """Stores the upload as a new image, even if the same bytes are here already: ids are never shared.
+
+        Raises UploadInvalid, UploadTooLarge, DiskFull or an ImageError; then nothing is left of the upload.
+        """
+        async with self._staging() as staging:
+            arrived = staging / "upload"
+            try:
+                received = await receive(body.stream, body.declared, arrived, self.limits)
+            except ClientDisconnect as error:
+                raise UploadInvalid("the connection ended before the upload did", hint="send it again") from error
+            entry = await run_sync(self._place, arrived, body.name, staging / "content")
+            info = await run_sync(self.probe, staging / "content" / entry, body.name)
+            image = ImageRecord(
+                id=new_id(),
+                name=body.name,
+                sha256=received.sha256,
+                bytes=received.bytes,
+                created=datetime.now(UTC),
+                entry=entry,
+                info=info,
+            )
+            await run_sync(partial(self.files.commit_image, staging, image))
+        return image
+
+    @asynccontextmanager
+    async def _staging(self) -> AsyncIterator[Path]:
+        staging = await run_sync(self.files.new_upload)
+        try:
+            yield staging
+        finally:
+            # After the commit's rename there is nothing left under this name.
+            with CancelScope(shield=True):
+                await run_sync(self.files.drop_upload, staging)
+
+    def _place(self, arrived: Path, name: str, content: Path) -> str:
+        if not is_zip(arrived):
+            entry = plain_name(name)
+            arrived.rename(content / entry)
+            return entry
+        entry = unpack_slide(arrived, content, self.limits)
+        arrived.unlink()
+        return entry

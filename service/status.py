@@ -1,0 +1,38 @@
+"""A job's record as the statusInfo of OGC API - Processes."""
+
+from foveate.schema import JobState, Link, StatusInfo
+from jobs.records import JobRecord
+
+_REL = "http://www.opengis.net/def/rel/ogc/1.0/"
+
+__all__ = ["status_info"]
+
+
+def status_info(job: JobRecord, base: str) -> StatusInfo:
+    """What clients see of `job`; links are absolute, below `base`."""
+    return StatusInfo(
+        jobID=job.id,
+        status=job.state,
+        message=job.error.message if job.error is not None else job.message or None,
+        created=job.created,
+        started=job.started,
+        finished=job.finished,
+        updated=job.updated,
+        progress=job.progress,
+        links=_links(job, f"{base}/jobs/{job.id}"),
+    )
+
+
+def _links(job: JobRecord, href: str) -> list[Link]:
+    links = [Link(href=href, rel="self", type="application/json", title="this job")]
+    if job.state is JobState.SUCCESSFUL:
+        links.append(
+            Link(href=f"{href}/results", rel=f"{_REL}results", type="application/json", title="the result's files")
+        )
+    if job.state is JobState.FAILED:
+        links.append(
+            Link(
+                href=f"{href}/results", rel=f"{_REL}exceptions", type="application/problem+json", title="why it failed"
+            )
+        )
+    return links

@@ -1,0 +1,108 @@
+"""The inputs of an execution, checked against the image and the bundle before a job exists."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from foveate.errors import OptionInvalid
+from foveate.options import option_error
+from foveate.schema import ImageInfo, SegmentOptions
+from jobs.catalog import Catalog
+from jobs.files import FileStore
+from jobs.records import JobRequest
+from raster.fit import checked_options, checked_policy_for, choose_bundle
+from service.outputs import OUTPUT_IDS
+
+__all__ = ["Execute", "job_request"]
+
+
+class Execute(BaseModel):
+    """OGC API - Processes, execute: what is not known here is refused, by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: dict[str, Any]
+    """`image` and the options of a segmentation."""
+    outputs: dict[str, dict[str, Any]] | None = None
+    """Every output is always made; naming some is allowed, and changes nothing."""
+    response: str = Field("document", pattern="^(document|raw)$")
+    """Tolerated: results are links, whatever it says."""
+
+
+def job_request(execute: Execute, base: str, files: FileStore, catalog: Catalog) -> JobRequest:
+    """The job that is asked for. `base`: our own address, as the client knows it.
+
+    Raises OptionInvalid naming the input, ImageUnknown, BundleUnknown, or a FitError with the reason why the image and
+    the bundle do not go together.
+    """
+    _check_outputs(execute.outputs)
+    inputs = dict(execute.inputs)
+    image = files.image(_image_id(inputs.pop("image", None), base))
+    try:
+        options = SegmentOptions.model_validate(inputs)
+    except ValidationError as error:
+        raise option_error(error, "GET /processes/segment describes every input") from error
+    checked_options(options)
+    _check_roi(options.roi, image.info)
+    if options.model is None:
+        cards = {bundle.card.name: bundle.card for bundle in catalog.bundles()}
+    else:
+        # Not from the list: the bundle may be here and broken, and then the reason is wanted.
+        cards = {options.model: catalog.bundle(options.model).card}
+    name, _ = choose_bundle(image.info, cards, options)
+    checked_policy_for(cards[name], options.policy)
+    return JobRequest(image.id, name, options.model_copy(update={"model": name}))
+
+
+def _image_id(value: object, base: str) -> str:
+    """The id in "ID", or in {"href": link to an image of this service}."""
+    match value:
+        case str():
+            return value
+        case {"href": str() as href}:
+            return _linked_id(href, base)
+        case None:
+            raise OptionInvalid(
+                "the input image is missing", hint='send {"inputs": {"image": "ID"}}, the id of an upload'
+            )
+    message = f"image: {value!r} is neither an id nor a link"
+    raise OptionInvalid(message, hint='send "ID", or {"href": "…/images/ID"}')
+
+
+def _linked_id(href: str, base: str) -> str:
+    link = urlsplit(href)
+    folder, _, image_id = link.path.rpartition("/")
+    ours = link.netloc in ("", urlsplit(base).netloc) and folder.endswith("/images")
+    if not ours or not image_id:
+        raise OptionInvalid(
+            f"image: {href!r} is no image of this service, and links elsewhere are not followed",
+            hint=f"upload the image with POST {base}/images and link to what Location says",
+        )
+    return image_id
+
+
+def _check_outputs(outputs: Mapping[str, Mapping[str, Any]] | None) -> None:
+    known = ", ".join(OUTPUT_IDS.values())
+    if outputs is None:
+        return
+    if not outputs:
+        raise OptionInvalid("outputs is empty", hint=f"leave it out for all outputs: {known}")
+    for name, wanted in outputs.items():
+        if name not in OUTPUT_IDS.values():
+            raise OptionInvalid(f"there is no output {name!r}", hint=f"the outputs are {known}")
+        if wanted.get("transmissionMode", "reference") != "reference":
+            message = f"outputs.{name}.transmissionMode: results are links, got {wanted['transmissionMode']!r}"
+            raise OptionInvalid(message, hint='say "reference", or leave it out')
+
+
+def _check_roi(roi: tuple[float, float, float, float] | None, info: ImageInfo) -> None:
+    if roi is None:
+        return
+    x, y, width, height = roi
+    if x >= info.width or y >= info.height or x + width <= 0 or y + height <= 0:
+        raise OptionInvalid(
+            f"roi {roi} lies outside the image of {info.width} x {info.height} pixels",
+            hint="give x, y, width, height in level-0 pixels, the origin at the top left",
+        )
