@@ -115,10 +115,8 @@ def shown(status: StatusInfo) -> str:
 def print_summary(image: Path, out: Path, seconds: float) -> None:
     statistics = json.loads((out / "statistics.json").read_text())
     manifest = json.loads((out / "manifest.json").read_text())
-    source = manifest["image"]
-    print(
-        f"\n{image.name}: {source['width']} x {source['height']} pixels by {manifest['model']['name']}, {seconds:.0f} s"
-    )
+    size = "{width} x {height}".format(**manifest["image"])
+    print(f"\n{image.name}: {size} pixels by {manifest['model']['name']}, {seconds:.0f} s")
     print(f"\n{'class':<16}{'pixels':>14}{'share':>9}{'area':>16}")
     for row in statistics["classes"]:
         area = "" if row["area"] is None else f"{row['area']:,.0f} {row['area_unit']}"
