@@ -44,7 +44,7 @@ _MAGIC = {
 
 
 def content_of(path: Path) -> Content:
-    """The container of the file or folder at `path`; ImageMissing, ImageUnreadable (empty) or ImageUnsupported (VRT)."""
+    """The container of the file or folder at `path`; ImageMissing, ImageUnreadable (empty), ImageUnsupported (VRT)."""
     path = local_path(path)
     if path.is_dir():
         return Content.FOLDER

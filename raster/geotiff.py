@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
@@ -20,7 +20,7 @@ from foveate.errors import ImageError, ImageUnreadable
 from foveate.schema import ImageInfo, ImageKind, LevelInfo, SpacingInfo
 from raster.content import Content, content_of
 from raster.geometry import Region, Size
-from raster.image import Pixels, RasterImage
+from raster.image import Pixels, RasterImage, spelled
 from raster.levels import is_reduction, trusted_levels
 from raster.limits import Limits
 from raster.orientation import upright
@@ -37,7 +37,9 @@ _DRIVERS = {Content.TIFF: "GTiff", Content.JPEG: "JPEG", Content.PNG: "PNG", Con
 _COMMON = {"GTIFF_IGNORE_READ_ERRORS": "NO", "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES"}
 _ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 _WITH_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE", "GDAL_PAM_ENABLED": "YES"}
+_T = TypeVar("_T")
 _BAND_NAMES = {"red", "green", "blue", "gray", "palette", "nir"}
+_CHECKED_JPEG_PIXELS = 2**26
 _OPENING = threading.Lock()
 """Python's warning filters belong to the process; opening is the one moment when rasterio warns."""
 
@@ -51,6 +53,8 @@ def open_file(path: Path, *, sidecars: bool, limits: Limits) -> RasterImage:
     found = find_sidecars(path) if sidecars else Sidecars()
     image = RasterioImage(path, _DRIVERS[content], header, limits, sidecars=found.usable)
     try:
+        if content is Content.JPEG:
+            _check_jpeg_end(image)
         image = _without_false_levels(image, header)
         notes = [*image.info.warnings, *found.warnings]
         if found.usable:
@@ -69,6 +73,7 @@ class RasterioImage:
 
     def __init__(self, path: Path, driver: str, header: TiffHeader | None, limits: Limits, *, sidecars: bool) -> None:
         self._path, self._driver, self._header = path, driver, header
+        self._info: ImageInfo
         self._options = _COMMON | (_WITH_SIDECARS if sidecars else _ALONE)
         self._datasets: list[Any] = []
         try:
@@ -82,15 +87,14 @@ class RasterioImage:
         return self._info
 
     def read(self, level: int, region: Region) -> Pixels:
-        return self._guarded(lambda: self._read(self._datasets[level], region), f"{region} of level {level}")
+        return self._guarded(lambda: self._read(self._datasets[level], region), spelled(level, region))
 
     def read_valid(self, level: int, region: Region) -> NDArray[np.bool_] | None:
         if self._info.validity == "none":
             return None
         if self._palette is not None or self._is_float:
             return self.read(level, region).valid
-        what = f"{region} of level {level}"
-        return self._guarded(lambda: self._mask(self._datasets[level], _window(region)), what)
+        return self._guarded(lambda: self._mask(self._datasets[level], _window(region)), spelled(level, region))
 
     def close(self) -> None:
         datasets, self._datasets = self._datasets, []
@@ -99,7 +103,7 @@ class RasterioImage:
 
     def tags(self) -> dict[str, str]:
         """GDAL's metadata of the whole file, where EXIF and XMP are."""
-        tags = self._guarded(lambda: self._datasets[0].tags(), "its metadata")
+        tags: dict[str, Any] = self._guarded(self._datasets[0].tags, "its metadata")
         return {str(key): str(value) for key, value in tags.items()}
 
     def keep_levels(self, count: int) -> None:
@@ -113,18 +117,18 @@ class RasterioImage:
         self._info = self._info.model_copy(update={"warnings": notes})
 
     def _open(self, limits: Limits) -> None:
-        main = self._guarded(lambda: self._dataset(), "the file")
+        main = self._guarded(self._dataset, "the file")
         self._datasets.append(main)
         limits.check_size(self._path, main.width, main.height, main.count)
         limits.check_claim(self._path, main.width, main.height)
-        self._guarded(lambda: self._describe(main, limits), "its description")
+        self._info = self._guarded(lambda: self._describe(main, limits), "its description")
 
     def _dataset(self, **options: int) -> Any:
         with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return rasterio.open(self._path, driver=self._driver, **options)
 
-    def _describe(self, main: Any, limits: Limits) -> None:
+    def _describe(self, main: Any, limits: Limits) -> ImageInfo:
         dtype = str(main.dtypes[0])
         for one in main.dtypes:
             limits.check_dtype(self._path, str(one))
@@ -140,7 +144,7 @@ class RasterioImage:
         block_height, block_width = main.block_shapes[0]
         limits.check_block(self._path, block_width, block_height, main.count * np.dtype(dtype).itemsize)
         levels = self._open_levels(main)
-        self._info = self._make_info(main, dtype, levels, [colors[k - 1].name for k in self._colors])
+        return self._make_info(main, dtype, levels, [colors[k - 1].name for k in self._colors])
 
     def _open_levels(self, main: Any) -> list[LevelInfo]:
         levels = [_level(main, main)]
@@ -219,7 +223,7 @@ class RasterioImage:
             return None
         return np.asarray(valid, np.bool_)
 
-    def _guarded(self, call: Callable[[], Any], what: str) -> Any:
+    def _guarded(self, call: Callable[[], _T], what: str) -> _T:
         """`call()` under this image's GDAL settings; whatever it raises leaves as an ImageError that names the file."""
         try:
             with rasterio.Env(**self._options):
@@ -289,6 +293,14 @@ def _without_false_levels(image: RasterioImage, header: TiffHeader | None) -> Ra
         lost = len(info.levels) - count
         image.annotate([*info.warnings, f"{lost} overviews do not show the same picture as level 0 and are not used"])
     return image
+
+
+def _check_jpeg_end(image: RasterioImage) -> None:
+    # A JPEG is decoded from its first byte on, so only its last row shows that it is whole; for a large one that is
+    # left to the reading, which meets the end anyway.
+    info = image.info
+    if info.width * info.height <= _CHECKED_JPEG_PIXELS:
+        image.read(0, Region(0, info.height - 1, info.width, 1))
 
 
 def _difference(image: RasterioImage, alone: RasterioImage, found: Sidecars) -> list[str]:

@@ -57,6 +57,11 @@ class ImageRef:
     """The reader that was chosen, so that one job uses one reader; None: choose."""
 
 
+def spelled(level: int, region: Region) -> str:
+    """A region in the words of an error message."""
+    return f"{region.width} x {region.height} px at ({region.x}, {region.y}) of level {level}"
+
+
 _MODULES = {
     "openslide": "raster.slide",
     "rasterio": "raster.geotiff",
@@ -87,7 +92,7 @@ def open_image(ref: ImageRef, limits: Limits = Limits()) -> RasterImage:  # noqa
         raise failures[0][1]
     if failures and all(isinstance(error, ImageUnsupported) for _, error in failures):
         raise failures[0][1]
-    reasons = "; ".join(f"{reader}: {error.message}" for reader, error in failures)
+    reasons = "; ".join(f"{reader}: {error.message.removeprefix(f'{path.name}: ')}" for reader, error in failures)
     raise ImageUnreadable(f"no reader can decode {path.name}: {reasons}", hint=failures[0][1].hint)
 
 
@@ -112,7 +117,7 @@ def _candidates(path: Path, limits: Limits) -> list[str]:
 
 
 def _tiff_candidates(path: Path, limits: Limits) -> list[str]:
-    """OpenSlide opens any tiled TIFF, without its place, nodata and palette: it gets only what its header shows a slide.
+    """OpenSlide opens any tiled TIFF, losing place, nodata and palette: it gets only what the header shows a slide.
 
     A generic pyramid goes to rasterio, whose levels are exact pixel grids, unless only OpenSlide sees its levels.
     """

@@ -22,7 +22,7 @@ class Limits:
     block_bytes: int = 256 * 1024**2
     """One stored tile or strip, decoded; reading a single pixel costs a whole one."""
     pixels_per_byte: int = 2**18
-    """A sparse TIFF in tiles of 2048 px spends 16 bytes of index per 2**22 pixels; what claims more is no honest file."""
+    """A sparse TIFF in tiles of 2048 px spends 16 bytes of index on 2**22 pixels; who claims more is not honest."""
     checked_pixels: int = 2**30
     """Below this size a small file is believed whatever it claims."""
 
@@ -40,7 +40,7 @@ class Limits:
             )
         if width * height > self.pixels:
             raise ImageLimits(
-                f"{path.name} claims {width} x {height} = {width * height:.3g} pixels; at most {self.pixels:.3g} are read",
+                f"{path.name} claims {width} x {height} pixels; at most {self.pixels:.3g} are read",
                 hint="Cut the image into parts, for example with gdal_translate -srcwin.",
             )
 

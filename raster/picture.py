@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from foveate.errors import ImageError, ImageUnreadable
 from foveate.schema import ImageInfo, LevelInfo
@@ -62,7 +62,7 @@ def open_file(path: Path, *, sidecars: bool, limits: Limits) -> RasterImage:
                 return _decoded(path, picture, limits)
     except ImageError:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise unsupported(path, "Pillow does not know it") from error
     except Exception as error:
         raise ImageUnreadable(

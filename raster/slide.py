@@ -7,7 +7,7 @@ as OpenSlide documents (openslide.org/properties).
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import openslide
@@ -17,7 +17,7 @@ from foveate.errors import ImageUnreadable
 from foveate.schema import ImageInfo, LevelInfo
 from raster.content import Content, content_of, unsupported
 from raster.geometry import Region
-from raster.image import Pixels, RasterImage
+from raster.image import Pixels, RasterImage, spelled
 from raster.limits import Limits
 from raster.spacing import resolution_spacing, slide_spacing
 
@@ -38,8 +38,9 @@ VENDORS = frozenset(
     }
 )
 _OPAQUE = frozenset({"aperio", "generic-tiff", "hamamatsu", "huron", "philips-tiff"})
-"""Vendors whose every pixel is data; the others leave parts of the canvas unscanned, which OpenSlide shows see-through."""
+"""Vendors whose every pixel is data; others leave parts of the canvas unscanned, which OpenSlide shows see-through."""
 _FALLBACK_TILE = 256
+_T = TypeVar("_T")
 
 
 def vendor_of(path: Path) -> str | None:
@@ -75,14 +76,14 @@ class SlideImage:
     def __init__(self, path: Path, open_handle: Callable[[], Any]) -> None:
         self._path, self._open_handle = path, open_handle
         self._handle: Any = None
-        self._info = self._guarded(self._describe, "the file")
+        self._info: ImageInfo = self._guarded(self._describe, "the file")
 
     @property
     def info(self) -> ImageInfo:
         return self._info
 
     def read(self, level: int, region: Region) -> Pixels:
-        rgba = self._guarded(lambda handle: self._rgba(handle, level, region), f"{region} of level {level}")
+        rgba = self._guarded(lambda handle: self._rgba(handle, level, region), spelled(level, region))
         alpha = rgba[..., 3]
         values = np.ascontiguousarray(rgba[..., :3])
         if not (alpha == 255).all():
@@ -134,10 +135,10 @@ class SlideImage:
             transform=None,
             validity="none" if bounds is None and vendor in _OPAQUE else "bounds",
             bounds=bounds,
-            frame="openslide-canvas",
+            frame="level-0" if bounds is None else "openslide-canvas",
         )
 
-    def _guarded(self, call: Callable[[Any], Any], what: str) -> Any:
+    def _guarded(self, call: Callable[[Any], _T], what: str) -> _T:
         """`call(handle)` on a handle without a past; whatever it raises leaves as ImageUnreadable."""
         try:
             if self._handle is None:

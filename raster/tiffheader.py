@@ -62,7 +62,7 @@ def read_tiff_header(path: Path) -> TiffHeader:
 
 
 def _header(file: tifffile.TiffFile) -> TiffHeader:
-    page = file.pages[0]
+    page = file.pages.first
     tags = page.tags
     return TiffHeader(
         width=int(page.imagewidth),
@@ -92,7 +92,7 @@ def _ratio(tags: tifffile.TiffTags, code: int) -> float:
 
 
 def _unmarked_levels(file: tifffile.TiffFile) -> bool:
-    first = file.pages[0]
+    first = file.pages.first
     for index in range(1, _PAGES_EXAMINED):
         try:
             page = file.pages[index]
