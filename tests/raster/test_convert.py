@@ -1,0 +1,260 @@
+"""raster/convert.py: the copy is the image, in tiles and levels; empty stays empty; damage is handed on."""
+
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.windows import Window
+
+from foveate.errors import Dismissed, ImageDamaged, ImageUnreadable
+from foveate.schema import ImageInfo, LevelInfo
+from raster import convert as module
+from raster.convert import Converted, convert, converted_at, needs_conversion
+from raster.geometry import Region
+from raster.image import ImageRef, Pixels, open_image
+from tests.raster.cards import make_info
+
+DATA = Path("/work/shared/data")
+
+
+def read_all(ref: ImageRef, level: int = 0) -> tuple[ImageInfo, Pixels]:
+    with closing(open_image(ref)) as image:
+        size = image.info.levels[level]
+        return image.info, image.read(level, Region(0, 0, size.width, size.height))
+
+
+def converted(path: Path, folder: Path) -> Converted:
+    with closing(open_image(ImageRef(path))) as image:
+        info = image.info
+    return convert(ImageRef(path), info, folder / "copy.tif", lambda _: None)
+
+
+def write_tiff(path: Path, values: Any, **options: Any) -> None:
+    """A GeoTIFF of (bands, height, width) with a place on Earth, so that no slide reader asks for it."""
+    bands, height, width = values.shape
+    profile = {"driver": "GTiff", "width": width, "height": height, "count": bands, "dtype": values.dtype}
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(1, 0, 5e5, 0, -1, 4e6)}
+    with rasterio.open(path, "w", **profile, **place, **options) as file:
+        file.write(values)
+
+
+def assert_same_picture(source: ImageRef, copy: ImageRef) -> None:
+    info, pixels = read_all(source)
+    copied_info, copied = read_all(copy)
+    valid = np.ones(pixels.values.shape[:2], bool) if pixels.valid is None else pixels.valid
+    copied_valid = np.ones_like(valid) if copied.valid is None else copied.valid
+    assert (copied_info.width, copied_info.height, copied_info.dtype) == (info.width, info.height, info.dtype)
+    assert copied_info.bands == [band for band in info.bands if band != "alpha"]
+    assert np.array_equal(copied_valid, valid)
+    assert np.array_equal(copied.values[valid], pixels.values[valid], equal_nan=info.dtype.startswith("float"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "geotiff/RGB.byte.tif",
+        "geotiff/rgb_deflate.tif",
+        "geotiff/RGBA.uint16.tif",
+        "geotiff/alpha.tif",
+        "geotiff/cog_rgb_mask.tif",
+        "geotiff/colorado_extmask.tif",
+        "geotiff/cog_int16.tif",
+        "geotiff/float_nan.tif",
+        "geotiff/geo-5b.tif",
+        "geotiff/world.jp2",
+        "photos/Landscape_6.jpg",
+        "photos/indexed.png",
+        "photos/rgba.png",
+        "photos/cmyk.jpg",
+        "slides/CMU-1-Small-Region.svs",
+        "slides/OS-2-ndpi.ome.tif",
+    ],
+)
+def test_the_copy_is_the_image(name: str, tmp_path: Path) -> None:
+    copy = converted(DATA / name, tmp_path)
+    assert copy.damaged == ()
+    assert_same_picture(ImageRef(DATA / name), copy.ref)
+    info, _ = read_all(copy.ref)
+    assert len(info.levels) > 1
+    assert info.levels[0].tile[0] < info.width or info.width <= 512
+    assert converted_at(tmp_path / "copy.tif") == copy
+
+
+@pytest.mark.parametrize("band_bytes", [40_000, 300_000, 5_000_000])
+@pytest.mark.parametrize("name", ["geotiff/RGB.byte.tif", "geotiff/alpha.tif", "slides/CMU-1-Small-Region.svs"])
+def test_narrow_and_low_passages_copy_the_same(
+    name: str, band_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BAND_BYTES", band_bytes)
+    assert_same_picture(ImageRef(DATA / name), converted(DATA / name, tmp_path).ref)
+
+
+@pytest.mark.parametrize("name", ["geotiff/RGB.byte.tif", "slides/CMU-1-Small-Region.svs"])
+def test_every_block_is_decoded_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BAND_BYTES", 2_000_000)
+    asked: list[Region] = []
+
+    def watched(ref: ImageRef) -> Any:
+        image = open_image(ref)
+        read = image.read
+
+        def counted(level: int, region: Region) -> Pixels:
+            asked.append(region)
+            return read(level, region)
+
+        monkeypatch.setattr(image, "read", counted, raising=False)
+        return image
+
+    monkeypatch.setattr(module, "open_image", watched)
+    converted(DATA / name, tmp_path)
+    info, _ = read_all(ImageRef(DATA / name))
+    tile_w, tile_h = info.levels[0].tile
+    assert sum(region.size.area for region in asked) == info.width * info.height
+    assert all(region.x % tile_w == 0 and region.y % tile_h == 0 for region in asked)
+    assert all(region.x1 % tile_w == 0 or region.x1 == info.width for region in asked)
+    assert all(region.y1 % tile_h == 0 or region.y1 == info.height for region in asked)
+
+
+def test_overviews_average_valid_pixels_only(tmp_path: Path) -> None:
+    values = np.zeros((3, 1024, 1024), np.uint8)
+    values[:, :, 333:] = 200
+    write_tiff(tmp_path / "in.tif", values, nodata=0)
+    copy = converted(tmp_path / "in.tif", tmp_path)
+    for level in (1, 2):
+        _, pixels = read_all(copy.ref, level)
+        assert pixels.valid is not None
+        assert set(np.unique(pixels.values[pixels.valid])) == {200}
+        assert abs(pixels.valid.mean() - (1024 - 333) / 1024) < 2**level / 1024
+
+
+def test_an_image_without_any_data_has_none_in_the_copy(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "in.tif", np.zeros((3, 700, 700), np.uint8), nodata=0)
+    _, pixels = read_all(converted(tmp_path / "in.tif", tmp_path).ref)
+    assert pixels.valid is not None
+    assert not pixels.valid.any()
+
+
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_what_is_empty_takes_no_space(nodata: int | None, tmp_path: Path) -> None:
+    options = {"sparse_ok": True, "tiled": True, "compress": "deflate", "nodata": nodata}
+    profile = {"driver": "GTiff", "width": 6000, "height": 6000, "count": 3, "dtype": "uint8"}
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(1, 0, 5e5, 0, -1, 4e6)}
+    with rasterio.open(tmp_path / "in.tif", "w", **profile, **options, **place) as file:
+        file.write(np.full((3, 100, 100), 9, np.uint8), window=Window(5000, 5500, 100, 100))
+    copy = converted(tmp_path / "in.tif", tmp_path)
+    assert copy.ref.path.stat().st_size < 60_000
+    assert_same_picture(ImageRef(tmp_path / "in.tif"), copy.ref)
+
+
+def damaged_tiff(path: Path, tiles: list[int]) -> None:
+    """12 x 12 tiles of 64 px, some of which are no deflate streams."""
+    values = np.random.default_rng(1).integers(0, 255, (3, 768, 768), np.uint8)
+    write_tiff(path, values, tiled=True, blockxsize=64, blockysize=64, compress="deflate", interleave="pixel")
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        offsets = file.pages[0].dataoffsets
+    with path.open("r+b") as raw:
+        for tile in tiles:
+            raw.seek(offsets[tile])
+            raw.write(b"\xff" * 64)
+
+
+def test_one_damaged_tile_is_handed_on(tmp_path: Path) -> None:
+    damaged_tiff(tmp_path / "in.tif", [17])
+    copy = converted(tmp_path / "in.tif", tmp_path)
+    place = Region(5 * 64, 64, 64, 64)
+    assert copy.damaged == (place,)
+    assert converted_at(copy.ref.path) == copy
+    _, pixels = read_all(copy.ref)
+    expected = np.random.default_rng(1).integers(0, 255, (3, 768, 768), np.uint8).transpose(1, 2, 0)
+    expected[place.slices()] = 0
+    assert np.array_equal(pixels.values, expected)
+
+
+def test_more_than_a_hundredth_damaged_is_too_much(tmp_path: Path) -> None:
+    damaged_tiff(tmp_path / "in.tif", [17, 90])
+    with pytest.raises(ImageDamaged, match="2 of 144 tiles"):
+        converted(tmp_path / "in.tif", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif"]
+
+
+def test_a_jpeg_that_breaks_off_is_unreadable(tmp_path: Path) -> None:
+    whole = (DATA / "photos/Landscape_6.jpg").read_bytes()
+    (tmp_path / "in.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ImageUnreadable, match=r"in\.jpg"):
+        converted(tmp_path / "in.jpg", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jpg"]
+
+
+def test_progress_rises_and_may_stop_the_work(tmp_path: Path) -> None:
+    ref = ImageRef(DATA / "slides/CMU-1-Small-Region.svs")
+    info, _ = read_all(ref)
+    shares: list[float] = []
+    convert(ref, info, tmp_path / "copy.tif", shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) > 3
+    assert shares[-1] == 1.0
+
+    def stop(share: float) -> None:
+        raise Dismissed("cancelled", hint="submit the job again")
+
+    with pytest.raises(Dismissed):
+        convert(ref, info, tmp_path / "other.tif", stop)
+    assert converted_at(tmp_path / "other.tif") is None
+    assert not list(tmp_path.glob(".other*"))
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    program = f"""
+        import resource, signal
+        from contextlib import closing
+        from pathlib import Path
+        from raster.convert import convert
+        from raster.image import ImageRef, open_image
+        from foveate.errors import DiskFull
+        ref = ImageRef(Path({str(DATA / "photos/Landscape_6.jpg")!r}))
+        with closing(open_image(ref)) as image:
+            info = image.info
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        try:
+            convert(ref, info, Path({str(tmp_path / "copy.tif")!r}), lambda _: None)
+        except DiskFull as error:
+            print("full:", error.message)
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    assert run.stdout.startswith("full: copy.tif"), run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def level(width: int, height: int, tile: tuple[int, int], downsample: float = 1.0) -> LevelInfo:
+    return LevelInfo(width=width, height=height, downsample=(downsample, downsample), tile=tile)
+
+
+@pytest.mark.parametrize(
+    ("levels", "driver", "reason"),
+    [
+        ([level(3000, 3000, (3000, 1))], "GTiff", None),
+        ([level(5000, 5000, (5000, 1))], "GTiff", "strips"),
+        ([level(5000, 5000, (256, 256))], "GTiff", None),
+        ([level(5000, 5000, (256, 256))], "JPEG", "first row"),
+        ([level(9000, 9000, (256, 256))], "GTiff", "no coarser levels"),
+        ([level(9000, 9000, (4096, 4096))], "GTiff", "too large"),
+        ([level(9000, 9000, (256, 256)), level(2250, 2250, (256, 256), 4)], "GTiff", None),
+        ([level(9000, 9000, (256, 256)), level(1000, 1000, (256, 256), 9)], "GTiff", "lacks levels"),
+        ([level(90000, 90000, (256, 256)), level(45000, 45000, (256, 256), 2)], "GTiff", "coarsest level"),
+    ],
+)
+def test_only_what_breaks_the_memory_or_the_speed_is_converted(
+    levels: list[LevelInfo], driver: str, reason: str | None
+) -> None:
+    info = make_info(width=levels[0].width, height=levels[0].height, levels=levels, driver=driver)
+    found = needs_conversion(info)
+    assert found is None if reason is None else found is not None and reason in found
