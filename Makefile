@@ -19,11 +19,12 @@ define install
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 endef
 
-.PHONY: help demo up check test test-all bench clean
+.PHONY: help install demo up check test test-all bench clean
 
 help:
 	@echo 'make demo      segment a large scene through a real service; IMAGE=path (and MODEL=name) for your own'
 	@echo 'make up        run the service on this machine until Ctrl-C, and print its URL'
+	@echo 'make install   only install, into .venv; then .venv/bin/foveate'
 	@echo 'make check     formatting, lint, types, import arrows, Dockerfile and compose file'
 	@echo 'make test      the fast tests'
 	@echo 'make test-all  every test'
@@ -37,6 +38,8 @@ $(UP): pyproject.toml constraints.txt
 $(DEV): pyproject.toml constraints.txt
 	$(call install,dev)
 	@touch $(DEV) $(UP)
+
+install: $(UP)
 
 demo: $(UP)
 	@$(BIN)/python examples/demo.py $(if $(IMAGE),'$(IMAGE)') $(if $(MODEL),--model '$(MODEL)')
