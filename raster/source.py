@@ -87,8 +87,7 @@ class Source:
         self._lock = threading.Lock()
         self._handles: list[RasterImage] = []
         self._damaged: set[Region] = set()
-        self.pixels_decoded = 0
-        """Pixels delivered by the codec so far, whole blocks of the file, all levels."""
+        self._pixels_decoded = 0
         self.info: ImageInfo = self._handle().info
 
     def read(self, plane: Plane, region: Region) -> Sample:
@@ -117,6 +116,12 @@ class Source:
             if all(d <= s * LEVEL_TOLERANCE for d, s in zip(level.downsample, scale, strict=True))
         ]
         return max(fits, key=lambda k: self.info.levels[k].downsample, default=0)
+
+    def take_pixels_decoded(self) -> int:
+        """Pixels that the codec has delivered since this was last asked, all levels; whole blocks of the file."""
+        with self._lock:
+            decoded, self._pixels_decoded = self._pixels_decoded, 0
+        return decoded
 
     def close(self) -> None:
         with self._lock:
@@ -184,7 +189,7 @@ class Source:
     def _decoded(self, level: int, part: Region) -> Sample:
         pixels = self._handle().read(level, part)
         with self._lock:
-            self.pixels_decoded += part.size.area
+            self._pixels_decoded += part.size.area
         values = self._convert(pixels.values)
         if pixels.valid is None:
             return Sample(values, None, frozenset())

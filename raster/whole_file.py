@@ -20,7 +20,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     After an exception neither name is left behind (an older file of the same name stays). Raises DiskFull.
     """
-    partial = path.with_name(f".{path.name}.part")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial
         with partial.open("rb") as written:

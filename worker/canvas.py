@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.durable import committed
 from foveate.errors import CanvasMismatch
 from raster.geometry import Region
 from raster.grid import Block
+from raster.whole_file import whole_file
 from worker.placement import Piece
 
 Arrays = dict[str, NDArray[Any]]
@@ -38,6 +38,24 @@ class BlockRecord:
 
     labels: dict[str, NDArray[np.uint8]]
     damaged: frozenset[Region]
+    tally: "Tally"
+    pixels_decoded: int
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Mask pixels of a piece, or of many: with data, of these examined, and of these skipped as background."""
+
+    valid: int = 0
+    examined: int = 0
+    background: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.valid + other.valid, self.examined + other.examined, self.background + other.background)
+
+    @property
+    def array(self) -> NDArray[np.int64]:
+        return np.array([self.valid, self.examined, self.background], np.int64)
 
 
 class Canvas:
@@ -52,11 +70,11 @@ class Canvas:
         if path.exists():
             _check_same(json.loads(path.read_text()), dict(configuration), directory)
         else:
-            with committed(path) as file:
-                file.write(json.dumps(configuration, indent=1, sort_keys=True).encode())
+            with whole_file(path) as partial:
+                partial.write_text(json.dumps(configuration, indent=1, sort_keys=True))
 
     def save_plan(self, arrays: Arrays) -> None:
-        with committed(self.directory / "plan.npz") as file:
+        with whole_file(self.directory / "plan.npz") as partial, partial.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     def load_plan(self) -> Arrays | None:
@@ -65,11 +83,12 @@ class Canvas:
     def commit_block(self, block: Block, record: BlockRecord, sums: dict[str, NDArray[np.float32]]) -> None:
         """Make the block's work durable: first the sums, then the labels that say it is done."""
         if sums:
-            with committed(self._sums(block)) as file:
+            with whole_file(self._sums(block)) as partial, partial.open("wb") as file:
                 np.savez(file, **sums)  # type: ignore[arg-type]
         damaged = np.array([[r.x, r.y, r.width, r.height] for r in sorted(record.damaged)], np.int64).reshape(-1, 4)
-        with committed(self._labels(block)) as file:
-            np.savez_compressed(file, damaged=damaged, **record.labels)  # type: ignore[arg-type]
+        with whole_file(self._labels(block)) as partial, partial.open("wb") as file:
+            extra = {"damaged": damaged, "tally": record.tally.array, "decoded": np.array(record.pixels_decoded)}
+            np.savez_compressed(file, **extra, **record.labels)  # type: ignore[arg-type]
 
     def block(self, block: Block) -> BlockRecord | None:
         """What the block committed; None: nothing yet, or nothing that still passes its checksums."""
@@ -77,23 +96,26 @@ class Canvas:
         if arrays is None:
             return None
         damaged = frozenset(Region(*map(int, row)) for row in arrays.pop("damaged"))
-        return BlockRecord(arrays, damaged)
+        tally, decoded = Tally(*map(int, arrays.pop("tally"))), int(arrays.pop("decoded"))
+        return BlockRecord(arrays, damaged, tally, decoded)
 
-    def sums(self, block: Block) -> dict[str, NDArray[np.float32]] | None:
-        """Open sums by seam name; None: none, or spent."""
-        return _load(self._sums(block))
+    def sums(self, block: Block, seam: str) -> NDArray[np.float32] | None:
+        """The block's open sums for one seam; None: it had nothing to add there, or they are spent."""
+        arrays = _load(self._sums(block), {seam})
+        return None if arrays is None else arrays.get(seam)
 
     def drop_sums(self, block: Block) -> None:
         with suppress(FileNotFoundError):
             self._sums(block).unlink()
 
-    def commit_seam(self, piece: Piece, labels: NDArray[np.uint8]) -> None:
-        with committed(self._seam(piece)) as file:
-            np.savez_compressed(file, labels=labels)
+    def commit_seam(self, piece: Piece, labels: NDArray[np.uint8], tally: Tally) -> None:
+        with whole_file(self._seam(piece)) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, labels=labels, tally=tally.array)
 
-    def seam(self, piece: Piece) -> NDArray[np.uint8] | None:
+    def seam(self, piece: Piece) -> tuple[NDArray[np.uint8], Tally] | None:
+        """A closed seam's labels and tally; None: still open."""
         arrays = _load(self._seam(piece))
-        return None if arrays is None else arrays["labels"]
+        return None if arrays is None else (arrays["labels"], Tally(*map(int, arrays["tally"])))
 
     def _sums(self, block: Block) -> Path:
         return self.directory / "blocks" / f"{block.name}.sums.npz"
@@ -105,10 +127,10 @@ class Canvas:
         return self.directory / "seams" / f"{piece.name}.npz"
 
 
-def _load(path: Path) -> Arrays | None:
+def _load(path: Path, only: set[str] | None = None) -> Arrays | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: archive[name] for name in archive.files if only is None or name in only}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.accumulator import Taps
 from raster.geometry import Region, Size
@@ -55,6 +56,13 @@ class Axis:
         """The range of working pixels that `taps` names."""
         ends = [self.taps(start_m, start_m + 1), self.taps(end_m - 1, end_m)]
         return int(ends[0].first.min()), int(ends[1].second.max()) + 1
+
+    def cell_ends(self, start_m: int, end_m: int) -> NDArray[np.int64]:
+        """(2, n): the working pixels under the first and the last level-0 pixel of each of these mask pixels."""
+        first = self.start_l0 + np.arange(start_m, end_m, dtype=np.int64) * self.downsample
+        last = np.minimum(first + self.downsample, self.end_l0) - 1
+        under = np.floor((np.stack([first, last]) + 0.5) / self.ratio).astype(np.int64)
+        return np.clip(under, 0, self.size_w - 1)
 
     def first_reading(self, edge_w: int) -> int:
         """The first mask pixel that reads a working pixel at or beyond `edge_w`."""

@@ -81,6 +81,7 @@ def why_skipped(
     lattice: Lattice,
     placement: Placement,
     thumbnail: Thumbnail,
+    *,
     look_for_tissue: bool,
 ) -> NDArray[np.uint8]:
     """EXAMINED, NO_DATA or BACKGROUND for every cell; cells outside the region of interest are NO_DATA.
@@ -93,7 +94,7 @@ def why_skipped(
     if source.info.validity != "none":
         reason[~_with_data(source, grid, lattice, placement)] = NO_DATA
     rgb = thumbnail.values.shape[2] == 3 and thumbnail.values.dtype == np.uint8
-    if look_for_tissue and source.info.kind == "slide" and rgb:
+    if look_for_tissue and rgb:
         tissue = tissue_mask(thumbnail.values, thumbnail.valid > 0)
         reason[(reason == EXAMINED) & ~_any_under(tissue, lattice, thumbnail.step)] = BACKGROUND
     return reason

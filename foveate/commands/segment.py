@@ -1,0 +1,81 @@
+"""`foveate segment`: the whole job in this process."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foveate import options as spelled
+from foveate.engine import engine
+from foveate.output import JsonFlag, print_result
+from foveate.progress import show_progress
+
+
+def register(app: typer.Typer) -> None:
+    app.command("segment", help="Segment one local image into a directory of results.")(segment)
+
+
+def segment(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A slide, a scene or a picture; a DICOM folder.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory of the results.")],
+    model: spelled.ModelOption = None,
+    policy: spelled.PolicyOption = None,
+    coverage: spelled.CoverageOption = None,
+    detail: spelled.DetailOption = None,
+    overlap: spelled.OverlapOption = 0.25,
+    roi: spelled.RoiOption = None,
+    spacing: spelled.SpacingOption = None,
+    bands: spelled.BandsOption = None,
+    rescale: spelled.RescaleOption = None,
+    mask_downsample: spelled.MaskDownsampleOption = 1,
+    tissue_mask: spelled.TissueMaskOption = True,
+    force: spelled.ForceOption = False,
+    outputs: spelled.OutputsOption = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
+    block: Annotated[
+        int | None, typer.Option("--block", min=1, help="Cells a side of a block; default: by memory.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Patches a forward; default: by device.")] = None,
+    memory: Annotated[float, typer.Option("--memory", metavar="GB", help="Memory to stay within.")] = 2.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a complete DIR.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    chosen = spelled.segment_options(
+        model=model,
+        policy=policy,
+        coverage=coverage,
+        detail=detail,
+        overlap=overlap,
+        roi=roi,
+        spacing=spacing,
+        bands=bands,
+        rescale=rescale,
+        mask_downsample=mask_downsample,
+        tissue_mask=tissue_mask,
+        force=force,
+        outputs=outputs,
+    )
+    settings = engine("jobs.settings:read_settings")(engine("jobs.settings:StateSettings"))
+    with show_progress(image.name) as report:
+        manifest: dict[str, Any] = engine("worker.local:segment")(
+            image,
+            out,
+            chosen,
+            catalog=engine("jobs.catalog:Catalog")(settings.bundle_dirs),
+            machine={"device": device, "memory_gb": memory, "batch": batch, "block": block},
+            overwrite=overwrite,
+            report=lambda stage, share: report(share, stage),
+        )
+    print_result(manifest, _summary(manifest, out), as_json)
+
+
+def _summary(manifest: dict[str, Any], out: Path) -> str:
+    counts, seconds = manifest["counts"], manifest["seconds"]
+    by_fov = ", ".join(f"{count} at FoV {index}" for index, count in enumerate(counts["patches_by_fov"], start=1))
+    lines = [
+        f"{out}: {len(manifest['files']) + 1} files in {seconds['total']:.1f} s",
+        f"model {manifest['model']['name']} {manifest['model']['version']}, policy {manifest['parameters']['policy']}",
+        f"{counts['forwards']} forwards ({by_fov}); {counts['covered_share']:.1%} of the data examined",
+        *(f"warning: {warning}" for warning in manifest["warnings"]),
+    ]
+    return "\n".join(lines)

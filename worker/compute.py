@@ -1,0 +1,211 @@
+"""From plan to committed labels: block by block, each patch once, seams closed as soon as their blocks are there."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.errors import CoverageHole, Dismissed
+from foveate.schema import NODATA
+from model.accumulator import Accumulator, Taps, finish
+from model.predictor import PatchBatch, Predictor
+from raster.geometry import Region
+from raster.grid import Block
+from raster.source import check_damage
+from worker.batches import PatchReader, Shot, groups, read_ahead, shots
+from worker.canvas import BlockRecord, Canvas, Tally
+from worker.job import Job, threads
+from worker.placement import Piece
+from worker.plan import BACKGROUND, Plan
+
+_AHEAD = 3
+"""Batches that are read or held ahead of the network, a thread."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One batch of one block; a block without patches has one task without shots."""
+
+    block: Block
+    group: list[Shot]
+    last: bool
+
+
+class BlockWork:
+    """Computes the blocks of one job that its canvas lacks. Changes over time: the sums of the block at hand."""
+
+    def __init__(
+        self, job: Job, plan: Plan, canvas: Canvas, predictor: Predictor, known_damage: frozenset[Region]
+    ) -> None:
+        self._job = job
+        self._plan = plan
+        self._canvas = canvas
+        self._predictor = predictor
+        self._reader = PatchReader(job.source, job.grid, job.lattice, job.placement)
+        self._values = np.array([card.value for card in job.card.classes], np.uint8)
+        self._sums: Accumulator | None = None
+        self._damaged: set[Region] = set()
+        self._all_damaged: set[Region] = set(job.known_damage | known_damage)
+        self._done = {block for block in job.placement.blocks if canvas.block(block) is not None}
+
+    def run(self, report: Callable[[float], None], dismissed: Callable[[], bool]) -> None:
+        """Compute, commit and close all that is missing. `report` gets the share that is done; raises Dismissed."""
+        total = max(1, sum(1 for block in self._job.placement.blocks for _ in shots(self._plan, block)))
+        ready = sum(1 for block in self._done for _ in shots(self._plan, block))
+        with ThreadPoolExecutor(threads(), thread_name_prefix="read") as executor:
+            for task, patches in read_ahead(self._tasks(), self._read, executor, _AHEAD * threads()):
+                if dismissed():
+                    raise Dismissed("the job was cancelled", hint="submit it again if that was a mistake")
+                self._take(task, patches)
+                ready += len(task.group)
+                report(ready / total)
+        for block in self._job.placement.blocks:
+            self._close_seams(block)
+
+    def _tasks(self) -> Iterator[_Task]:
+        for block in self._job.placement.blocks:
+            if block in self._done:
+                continue
+            found = list(groups(self._plan, block, self._job.batch)) or [[]]
+            for index, group in enumerate(found):
+                yield _Task(block, group, index == len(found) - 1)
+
+    def _read(self, task: _Task) -> tuple[PatchBatch, frozenset[Region]] | None:
+        return self._reader.read(task.block, task.group, self._job.batch) if task.group else None
+
+    def _take(self, task: _Task, patches: tuple[PatchBatch, frozenset[Region]] | None) -> None:
+        if patches is not None:
+            batch, damaged = patches
+            self._note_damage(damaged)
+            if self._sums is None:
+                support = self._job.placement.support(task.block)
+                self._sums = self._predictor.open_block(support.size, self._job.lattice.overlap_px)
+            self._predictor.add(self._sums, batch)
+        if task.last:
+            self._commit(task.block)
+
+    def _note_damage(self, damaged: frozenset[Region]) -> None:
+        self._damaged |= damaged
+        if not damaged <= self._all_damaged:
+            self._all_damaged |= damaged
+            check_damage(sorted(self._all_damaged), self._job.info, "see the warnings")
+
+    def _commit(self, block: Block) -> None:
+        """The block's own labels, and its share of the seams around it; then the seams that only waited for it."""
+        corner = self._job.placement.support(block)
+        labels: dict[str, NDArray[np.uint8]] = {}
+        sums: dict[str, NDArray[np.float32]] = {}
+        tally = Tally()
+        for piece in self._job.placement.pieces_of(block):
+            part = self._job.placement.region_w(piece).intersection(corner)
+            open_sums = None if self._sums is None else self._sums.part(part.shifted(-corner.x, -corner.y))
+            if len(piece.owners) > 1:
+                if open_sums is not None:
+                    sums[piece.name] = open_sums
+            else:
+                labels[piece.name], counted = self._finished(piece, open_sums)
+                tally += counted
+        self._sums = None
+        decoded = self._job.source.take_pixels_decoded()
+        self._canvas.commit_block(block, BlockRecord(labels, frozenset(self._damaged), tally, decoded), sums)
+        self._damaged = set()
+        self._done.add(block)
+        self._close_seams(block)
+
+    def _close_seams(self, block: Block) -> None:
+        placement = self._job.placement
+        for piece in placement.pieces_of(block):
+            owners = [placement.blocks.at(*owner) for owner in piece.owners]
+            if len(owners) > 1 and all(owner in self._done for owner in owners) and not self._canvas.seam(piece):
+                self._canvas.commit_seam(piece, *self._finished(piece, self._added(piece, owners)))
+        for neighbour in self._around(block):
+            if all(len(piece.owners) == 1 or self._canvas.seam(piece) for piece in placement.pieces_of(neighbour)):
+                self._canvas.drop_sums(neighbour)
+
+    def _around(self, block: Block) -> Iterator[Block]:
+        blocks = self._job.placement.blocks
+        for row in range(max(0, block.row - 1), min(block.row + 2, len(blocks.row_spans))):
+            for column in range(max(0, block.column - 1), min(block.column + 2, len(blocks.column_spans))):
+                yield blocks.at(row, column)
+
+    def _added(self, piece: Piece, owners: list[Block]) -> NDArray[np.float32] | None:
+        """The owners' sums over the seam, added in lattice order; None: nobody examined anything there."""
+        placement = self._job.placement
+        region = placement.region_w(piece)
+        total: NDArray[np.float32] | None = None
+        for owner in owners:
+            sums = self._canvas.sums(owner, piece.name)
+            if sums is None:
+                continue
+            if total is None:
+                total = np.zeros((sums.shape[0], *region.size.shape), np.float32)
+            rows, columns = region.intersection(placement.support(owner)).slices(region.x, region.y)
+            total[:, rows, columns] += sums
+        return total
+
+    def _finished(self, piece: Piece, sums: NDArray[np.float32] | None) -> tuple[NDArray[np.uint8], Tally]:
+        """The labels of a piece from the sums over its working region, checked for holes, and their tally."""
+        job, placement = self._job, self._job.placement
+        valid = job.source.read_valid(placement.piece_l0(piece))
+        with_data = _any_in_squares(valid, placement.x.downsample)
+        if sums is None:
+            labels = np.full(piece.region_m.size.shape, NODATA, np.uint8)
+        else:
+            region = placement.region_w(piece)
+            labels = finish(
+                sums,
+                _shifted(placement.y.taps(piece.rows.start_m, piece.rows.end_m), region.y),
+                _shifted(placement.x.taps(piece.columns.start_m, piece.columns.end_m), region.x),
+                valid=valid,
+                downsample=placement.x.downsample,
+                values=self._values,
+                nodata=NODATA,
+                device=self._predictor.device,
+            )
+        unexamined = (labels == NODATA) if with_data is None else (labels == NODATA) & with_data
+        background = unexamined & self._background(piece)
+        if (unexamined & ~background).any():
+            raise CoverageHole(
+                f"pixels of the mask's piece at {piece.region_m} have data and were not examined",
+                hint="this is a defect of Foveate: please report it with the manifest of the job",
+            )
+        count = labels.size if with_data is None else int(with_data.sum())
+        return labels, Tally(count, count - int(unexamined.sum()), int(background.sum()))
+
+    def _background(self, piece: Piece) -> NDArray[np.bool_]:
+        """(rows, columns) of the piece: whether the first or last pixel's own cell was skipped as background."""
+        lattice = self._job.lattice
+        rows = _own_cells(
+            self._job.placement.y.cell_ends(piece.rows.start_m, piece.rows.end_m), lattice.stride, lattice.rows
+        )
+        columns = _own_cells(
+            self._job.placement.x.cell_ends(piece.columns.start_m, piece.columns.end_m), lattice.stride, lattice.columns
+        )
+        skipped = self._plan.reason == BACKGROUND
+        found = np.zeros(piece.region_m.size.shape, bool)
+        for r in rows:
+            for c in columns:
+                found |= skipped[np.ix_(r, c)]
+        return found
+
+
+def _own_cells(ends_w: NDArray[np.int64], stride: int, count: int) -> NDArray[np.int64]:
+    return np.minimum(ends_w // stride, count - 1)
+
+
+def _shifted(taps: Taps, origin: int) -> Taps:
+    return Taps(taps.first - origin, taps.second - origin, taps.t)
+
+
+def _any_in_squares(valid: NDArray[np.bool_] | None, side: int) -> NDArray[np.bool_] | None:
+    """Whether any pixel of each square of `side` pixels is True; the last row and column may be cut."""
+    if valid is None or side == 1:
+        return valid
+    rows, columns = valid.shape
+    padded = np.pad(valid, ((0, -rows % side), (0, -columns % side)))
+    squares: NDArray[np.bool_] = np.any(
+        padded.reshape(padded.shape[0] // side, side, padded.shape[1] // side, side), axis=(1, 3)
+    )
+    return squares

@@ -1,0 +1,151 @@
+"""Everything about one job that follows from its request: the opened source, the grids, the placement, the budget."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.errors import MemoryTooSmall, OptionInvalid
+from foveate.schema import BundleCard, ImageInfo, InputCard, SegmentOptions
+from model.predictor import Predictor
+from raster.convert import convert, converted_at, needs_conversion
+from raster.fit import Fit, checked_options, checked_policy_for, fit
+from raster.geometry import Region, Size
+from raster.grid import Lattice, WorkingGrid, make_lattice
+from raster.image import ImageRef, open_image
+from raster.source import Source
+from worker.placement import Placement, place
+from worker.spec import JobSpec
+
+Report = Callable[[str, float], None]
+"""Takes the stage's name and the share of the whole job that is done."""
+
+_BASE_BYTES = 900_000_000
+"""Interpreter, torch, network and one batch's activations, measured on the shipped bundles."""
+_CACHE_SHARE, _BLOCK_SHARE = 0.35, 0.4
+_MOST_CELLS = 16
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How the memory that was granted is shared out, in bytes; `block` in cells a side."""
+
+    cache_bytes: int
+    block: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, ready to be planned. `info` describes the user's image, also where a converted copy is read."""
+
+    spec: JobSpec
+    device: str
+    """The kind of device, "cpu" or "cuda"."""
+    options: SegmentOptions
+    policy: str
+    card: BundleCard
+    info: ImageInfo
+    fit: Fit
+    source: Source
+    grid: WorkingGrid
+    lattice: Lattice
+    placement: Placement
+    budget: Budget
+    known_damage: frozenset[Region]
+
+    @property
+    def batch(self) -> int:
+        """Patches a forward: enough to fill the device, as few as the CPU is happy with."""
+        return self.spec.batch or (4 if self.device == "cpu" else 16)
+
+
+@contextlib.contextmanager
+def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Job]:
+    """The job behind `spec`; its file handles are closed at the end. Raises FoveateErrors for bad input."""
+    card = predictor.card
+    options = checked_options(spec.options)
+    policy = checked_policy_for(card, options.policy)
+    ref = ImageRef(spec.image, spec.sidecars, spec.reader)
+    with contextlib.closing(open_image(ref)) as image:
+        info = image.info.model_copy(update={"name": spec.image_name})
+    fitted = fit(info, card, options)
+    grid = WorkingGrid(Size(info.width, info.height), fitted.ratio)
+    lattice = make_lattice(grid.size, card.patch_size, tuple(card.fovs), options.overlap)
+    budget = _budget(spec, card, lattice, grid, options)
+    roi = region_of_interest(info, options)
+    placement = place(grid, lattice, roi, options.mask_downsample, budget.block)
+    ref, damaged = _readable(ref, info, spec.canvas, report)
+    source = Source(lambda: open_image(ref), fitted.bands.convert, fill_colour(card.input), budget.cache_bytes)
+    with contextlib.closing(source):
+        yield Job(
+            spec,
+            predictor.device.type,
+            options,
+            policy,
+            card,
+            info,
+            fitted,
+            source,
+            grid,
+            lattice,
+            placement,
+            budget,
+            frozenset(damaged),
+        )
+
+
+def region_of_interest(info: ImageInfo, options: SegmentOptions) -> Region:
+    """The ROI snapped outwards to level-0 pixels and cut at the border; the whole image without one."""
+    whole = Region(0, 0, info.width, info.height)
+    if options.roi is None:
+        return whole
+    x, y, width, height = options.roi
+    region = Region.snapped_out(x, y, x + width, y + height).intersection(whole)
+    if region.empty:
+        raise OptionInvalid(
+            f"roi {x:g},{y:g},{width:g},{height:g} lies outside the image of {info.width} x {info.height} pixels",
+            hint="give X,Y,W,H in level-0 pixels, counted from the top left corner",
+        )
+    return region
+
+
+def fill_colour(card: InputCard) -> NDArray[Any]:
+    """(bands,) in the bundle's dtype: the mean colour, which stands for what is not data."""
+    mean = np.array(card.mean) * card.value_scale
+    return mean.astype(np.float32) if card.dtype == "float32" else np.rint(mean).astype(card.dtype)
+
+
+def _budget(spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid, options: SegmentOptions) -> Budget:
+    spare = int(spec.memory_gb * 1e9) - _BASE_BYTES
+    # A block's open sums, a copy of the part that is being finished, and its labels at level 0.
+    bytes_per_cell = lattice.stride**2 * (4 * 1.5 * (len(card.classes) + 1) + 2 * grid.ratio[0] * grid.ratio[1])
+    fits = int((max(spare, 0) * _BLOCK_SHARE / bytes_per_cell) ** 0.5)
+    if fits < 1:
+        raise MemoryTooSmall(
+            f"{spec.memory_gb:g} GB are too few for {card.name} with {len(card.classes)} classes",
+            hint=f"grant more with --memory (at least {(_BASE_BYTES + bytes_per_cell / _BLOCK_SHARE) / 1e9 + 0.1:.1f})",
+        )
+    return Budget(int(spare * _CACHE_SHARE), spec.block or min(fits, _MOST_CELLS))
+
+
+def _readable(ref: ImageRef, info: ImageInfo, canvas: Path, report: Report) -> tuple[ImageRef, tuple[Region, ...]]:
+    """The image itself, or its tiled copy in the canvas where the file would break speed or memory; and its damage."""
+    if needs_conversion(info) is None:
+        return ref, ()
+    path = canvas / "converted.tif"
+    converted = converted_at(path) or convert(ref, info, path, lambda share: report("converting", share * CONVERTED))
+    return converted.ref, converted.damaged
+
+
+CONVERTED, LOOKED, COMPUTED = 0.10, 0.15, 0.92
+"""Shares of the job's progress at the end of its stages."""
+
+
+def threads() -> int:
+    """Threads that read ahead of the network: as many as this process may use, four at the most."""
+    return min(4, len(os.sched_getaffinity(0)))

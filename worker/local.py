@@ -1,0 +1,115 @@
+"""`foveate segment`: the pipeline in this process, on a local file, published by one rename."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import CanvasMismatch, InputError, OutputExists
+from foveate.schema import BundleCard, ImageInfo, SegmentOptions
+from jobs.catalog import Catalog
+from jobs.files import disk_errors, sync_tree
+from raster.fit import checked_options, choose_bundle
+from raster.image import ImageRef, open_image
+from worker.job import Report
+from worker.manifest import file_sha256
+from worker.pipeline import run
+from worker.spec import JobSpec
+
+
+def segment(
+    image: Path,
+    out: Path,
+    options: SegmentOptions,
+    *,
+    catalog: Catalog,
+    machine: Mapping[str, Any],
+    overwrite: bool,
+    report: Report,
+) -> dict[str, Any]:
+    """Segment `image` into the directory `out`; returns the manifest.
+
+    `options.model` may be a name or a directory. `machine` holds `device`, `memory_gb`, `batch` and `block`. Work
+    lies in `out`.partial, which goes when all is well. Raises OutputExists for a complete `out` without `overwrite`.
+    """
+    if out.exists() and not overwrite:
+        raise OutputExists(f"{out} exists already", hint="choose another --out, or say --overwrite")
+    ref = ImageRef(image.resolve())
+    with closing(open_image(ref)) as opened:
+        info = opened.info
+    directory, options = _bundle(info, checked_options(options), catalog)
+    partial = out.with_name(out.name + ".partial")
+    fresh = not partial.exists()
+    with disk_errors(partial), _own(partial):
+        spec = JobSpec(
+            job_id="local",
+            image=ref.path,
+            image_name=image.name,
+            image_sha256=file_sha256(ref.path),
+            reader=info.reader,
+            sidecars=True,
+            options=options,
+            model=directory,
+            out=partial / "out",
+            canvas=partial / "canvas",
+            **machine,
+        )
+        spec.canvas.mkdir(exist_ok=True)
+        shutil.rmtree(spec.out, ignore_errors=True)
+        try:
+            content = run(spec, report, lambda: False)
+        except InputError as error:
+            # What the user must mend leaves nothing behind; anything else can be continued by the same command.
+            if fresh and not isinstance(error, CanvasMismatch):
+                shutil.rmtree(partial)
+            raise
+        _publish(spec.out, out)
+        shutil.rmtree(partial)
+    return content
+
+
+def _bundle(info: ImageInfo, options: SegmentOptions, catalog: Catalog) -> tuple[Path, SegmentOptions]:
+    """The bundle's directory, and the options with its name."""
+    if options.model is not None and Path(options.model).is_dir():
+        directory = Path(options.model).resolve()
+        return directory, options
+    cards: dict[str, BundleCard] = {bundle.card.name: bundle.card for bundle in catalog.bundles()}
+    if options.model is not None:
+        return catalog.bundle(options.model).directory, options
+    name, _ = choose_bundle(info, cards, options)
+    return catalog.bundle(name).directory, options.model_copy(update={"model": name})
+
+
+@contextlib.contextmanager
+def _own(partial: Path) -> Iterator[None]:
+    """The work directory, for this process alone."""
+    partial.mkdir(parents=True, exist_ok=True)
+    handle = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise OutputExists(
+            f"another process is working in {partial}", hint="wait for it, or choose another --out"
+        ) from error
+    finally:
+        os.close(handle)
+
+
+def _publish(made: Path, out: Path) -> None:
+    """Put the finished directory in the place of `out`; an older result stays whole until the new one is there."""
+    sync_tree(made)
+    older = out.with_name(f".{out.name}.older")
+    try:
+        made.rename(out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        out.rename(older)
+        made.rename(out)
+        shutil.rmtree(older) if older.is_dir() else older.unlink()

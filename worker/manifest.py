@@ -1,0 +1,135 @@
+"""manifest.json: what was asked, what was done, what it cost, and what lies beside it (design 4.2)."""
+
+import hashlib
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foveate import __version__
+from foveate.schema import ImageInfo
+from model.bundle import Bundle
+from worker.assemble import Assembled
+from worker.batches import PatchReader
+from worker.counts import forwards, patches_by_fov, pixels_needed
+from worker.job import Job
+from worker.plan import EXAMINED, Plan
+
+_READ_BYTES = 4 << 20
+
+
+def manifest(
+    job: Job, plan: Plan, bundle: Bundle, assembled: Assembled, seconds: Mapping[str, float], out: Path
+) -> dict[str, Any]:
+    """The manifest of the files in `out`; `seconds` by stage."""
+    return {
+        "foveate": __version__,
+        "image": _image(job.info, job.spec.image_sha256) | _spacing(job),
+        "model": {"name": bundle.card.name, "version": bundle.card.version, "sha256": bundle.sha256},
+        "parameters": parameters(job),
+        "counts": _counts(job, plan, assembled),
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()}
+        | {"total": round(sum(seconds.values()), 3)},
+        "peak_memory_bytes": peak_memory_bytes(),
+        "device": job.device,
+        "warnings": _warnings(job, assembled),
+        "files": {path.name: _file(path) for path in sorted(out.iterdir()) if path.name != "manifest.json"},
+    }
+
+
+def parameters(job: Job) -> dict[str, Any]:
+    """Every parameter, defaults included, as it was in force."""
+    asked = job.options.model_dump(mode="json")
+    area = job.placement.region_l0
+    return asked | {
+        "model": job.card.name,
+        "policy": job.policy,
+        "coverage": "dense",
+        "overlap_actual": job.lattice.overlap,
+        "stride": job.lattice.stride,
+        "roi": [area.x, area.y, area.width, area.height],
+        "bands": [index + 1 for index in job.fit.bands.indices],
+        "batch": job.batch,
+        "block": job.budget.block,
+        "memory": job.spec.memory_gb,
+        "device": job.spec.device,
+    }
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file; of a directory, over the names and digests of its files in order."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for part in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{part.relative_to(path)}\0{file_sha256(part)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident set of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _image(info: ImageInfo, sha256: str) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "sha256": sha256,
+        "reader": info.reader,
+        "width": info.width,
+        "height": info.height,
+        "levels": [[level.width, level.height] for level in info.levels],
+        "bands": info.bands,
+        "dtype": info.dtype,
+        "crs": info.crs,
+        "frame": info.frame,
+        "bounds": info.bounds,
+    }
+
+
+def _spacing(job: Job) -> dict[str, Any]:
+    spacing = job.fit.spacing
+    if spacing is None:
+        return {"spacing": None, "spacing_unit": None}
+    return {"spacing": [spacing.x, spacing.y], "spacing_unit": spacing.unit, "spacing_origin": spacing.origin}
+
+
+def _counts(job: Job, plan: Plan, assembled: Assembled) -> dict[str, Any]:
+    reader = PatchReader(job.source, job.grid, job.lattice, job.placement)
+    by_fov = patches_by_fov(plan)
+    valid = max(1, assembled.tally.valid)
+    return {
+        "locations": int((plan.reason == EXAMINED).sum()),
+        "patches": sum(by_fov),
+        "patches_by_fov": by_fov,
+        "forwards": forwards(plan),
+        "pixels_needed": pixels_needed(
+            plan, job.lattice, job.grid, job.source.info, lambda fov: job.source.level_for(reader.plane(fov).scale)
+        ),
+        "pixels_decoded": assembled.pixels_decoded,
+        "blocks": len(job.placement.blocks),
+        "covered_share": assembled.tally.examined / valid,
+        "skipped_share": assembled.tally.background / valid,
+    }
+
+
+def _warnings(job: Job, assembled: Assembled) -> list[str]:
+    warnings = [*job.info.warnings, *job.fit.warnings]
+    for region in sorted(assembled.damaged):
+        place = f"x {region.x}, y {region.y}, {region.width} x {region.height} px"
+        warnings.append(f"damaged tile: {place} of level 0 cannot be decoded and is 255 in the mask")
+    if assembled.regions.dropped_pixels:
+        warnings.append(
+            f"regions.geojson leaves out regions below {assembled.regions.minimum_area} mask pixels, "
+            f"{assembled.regions.dropped_pixels} pixels in all"
+        )
+    return warnings
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
