@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,18 +15,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 from demo_scene import CREDIT, NOTE, make_scene
 
 from foveate import Client
-from foveate.errors import Failure, FoveateError, ImageMissing, OutputExists, ServiceUnreachable
+from foveate.errors import Failure, FoveateError, ImageMissing, OutputExists, Unexpected
 from foveate.progress import show_progress
 from foveate.schema import StatusInfo
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "demo-data"
-START_SECONDS = 90.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
 
 
 def demo_scene() -> Path:
@@ -51,44 +50,41 @@ def cleared(out: Path) -> Path:
 
 @contextmanager
 def running_service(data: Path) -> Iterator[Client]:
-    """`foveate up` on a free port, for as long as the block lasts; its log follows the reason if it fails."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """`foveate up` on a free port, for as long as the block lasts; the end of its log follows if something fails."""
     foveate = Path(sys.executable).with_name("foveate")
-    command = [str(foveate), "up", "--port", str(port), "--data", str(data)]
+    command = [str(foveate), "up", "--port", "0", "--data", str(data), "--json"]
     # The user's own settings (a key, another Valkey) are meant for another service than this one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FOVEATE_")}
     log = data / "up.log"
-    with log.open("wb") as output:
+    with log.open("wb") as stderr:
         service = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+            command, env=environment, stdout=PIPE, stderr=stderr, stdin=DEVNULL, text=True, start_new_session=True
         )
-        try:
-            with Client(f"http://127.0.0.1:{port}") as client:
-                wait_until_ready(client, service)
-                yield client
-        except Failure:
-            print(f"--- the end of the service's log ---\n{log.read_text()[-3000:]}", file=sys.stderr)
-            raise
-        finally:
-            stop(service)
+    try:
+        with Client(announced_url(service)) as client:
+            yield client
+    except Failure:
+        print(f"--- the end of the service's log ---\n{log.read_text()[-3000:]}", file=sys.stderr)
+        raise
+    finally:
+        stop(service)
 
 
-def wait_until_ready(client: Client, service: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            client.models()
-        except ServiceUnreachable:
-            if service.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-        else:
-            return
+def announced_url(service: "subprocess.Popen[str]") -> str:
+    """Where the service listens: it says so in one JSON document, as soon as it is ready."""
+    assert service.stdout is not None
+    document = ""
+    for line in service.stdout:
+        document += line
+        if line == "}\n":
+            break
+    announced: dict[str, str] = json.loads(document or "{}")
+    if "url" not in announced:
+        raise Unexpected("`foveate up` did not start", hint="the lines above say why")
+    return announced["url"]
 
 
-def stop(service: "subprocess.Popen[bytes]") -> None:
+def stop(service: "subprocess.Popen[str]") -> None:
     """As Ctrl-C would; what does not end within STOP_SECONDS is killed."""
     service.send_signal(signal.SIGINT)
     try:
