@@ -44,7 +44,7 @@ GEOMETRY = Geometry((10, 15, 24), 8)
 
 
 @settings(max_examples=25)
-@given(width=st.integers(1, 45), height=st.integers(1, 45), coarse=st.integers(0, 7))
+@given(width=st.integers(1, 45), height=st.integers(1, 45), coarse=st.sampled_from([0, 3, 5, 7]))
 def test_a_constant_network_gives_its_constant_everywhere(width: int, height: int, coarse: int) -> None:
     foveation = FoveationModule(1, 2).eval()
     geometry = Geometry((7, 12), 4)
@@ -56,6 +56,7 @@ def test_a_constant_network_gives_its_constant_everywhere(width: int, height: in
         geometry,
         policy_weights("mean", 2),
         coarse_step=coarse,
+        batch=128,
     )
     assert int(result.votes.min()) >= 1
     assert torch.allclose(result.scores / result.votes, wanted[:, None, None].expand(3, height, width), atol=1e-5)
