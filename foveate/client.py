@@ -166,6 +166,10 @@ class Client:
     def model(self, name: str) -> BundleCard:
         return BundleCard.model_validate(self._json("GET", f"/models/{name}"))
 
+    def ready(self) -> None:
+        """Returns if the service can take work; raises what keeps it from that, or ServiceUnreachable."""
+        self._send("GET", "/readyz")
+
     def _json(self, method: str, path: str, **request: Any) -> Any:
         return self._send(method, path, **request).json()
 

@@ -1,4 +1,4 @@
-"""The options of a segmentation as the command line spells them; `segment` and `submit` share them."""
+"""The options that several commands share, as the command line spells them: a segmentation's, and a service's."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -35,15 +35,22 @@ TissueMaskOption = Annotated[
     bool, typer.Option("--tissue-mask/--no-tissue-mask", help="Skip the empty background of slides.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Go on although kind or scale do not fit.")]
+ServerOption = Annotated[str, typer.Option("--server", envvar="FOVEATE_SERVER", help="Address of the service.")]
+KeyOption = Annotated[
+    str | None, typer.Option("--api-key", envvar="FOVEATE_API_KEY", help="The service's key.", show_envvar=True)
+]
+LOCAL_SERVER = "http://127.0.0.1:8000"
 OutputsOption = Annotated[
     str | None, typer.Option("--outputs", metavar="NAME,…", help="More files: uncertainty, probabilities.")
 ]
 
 __all__ = [
+    "LOCAL_SERVER",
     "BandsOption",
     "CoverageOption",
     "DetailOption",
     "ForceOption",
+    "KeyOption",
     "MaskDownsampleOption",
     "ModelOption",
     "OutputsOption",
@@ -51,6 +58,7 @@ __all__ = [
     "PolicyOption",
     "RescaleOption",
     "RoiOption",
+    "ServerOption",
     "SpacingOption",
     "TissueMaskOption",
     "option_error",

@@ -1,6 +1,7 @@
 """What a command prints: one result on stdout, as text for people or as one JSON document for programs."""
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ def print_result(document: Any, text: str, as_json: bool) -> None:
         typer.echo(text)
 
 
-def print_table(document: Any, header: tuple[str, ...], rows: list[tuple[str, ...]], as_json: bool) -> None:
+def print_table(document: Any, header: tuple[str, ...], rows: Sequence[tuple[str, ...]], as_json: bool) -> None:
     """`rows` under `header` in aligned columns, or `document` as JSON."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
-from pydantic import ValidationError
 
-from foveate.errors import FoveateError, OptionInvalid
+from foveate.errors import FoveateError
+from jobs.settings import read_settings
 from service.app import create_app
 from service.settings import ServiceSettings
 
@@ -43,25 +43,22 @@ def serve(settings: ServiceSettings, bound: socket.socket | None = None) -> None
     uvicorn.Server(config).run(sockets=None if bound is None else [bound])
 
 
+def run(host: str | None = None, port: int | None = None, fd: int | None = None) -> None:
+    """Serves with the settings of the environment; `host` and `port` win over it, `fd` over both."""
+    settings = read_settings(ServiceSettings)
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    serve(settings.model_copy(update=given), None if fd is None else socket.socket(fileno=fd))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
     parser.add_argument("--fd", type=int, help="a listening socket that this process inherited")
-    given = parser.parse_args(arguments)
     try:
-        serve(read_settings(), None if given.fd is None else socket.socket(fileno=given.fd))
+        run(fd=parser.parse_args(arguments).fd)
     except FoveateError as error:
         sys.stderr.write(f"error: {error.message}\nhint: {error.hint}\n")
         return error.exit_code
     return 0
-
-
-def read_settings() -> ServiceSettings:
-    try:
-        return ServiceSettings()
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        name = "FOVEATE_" + str(fault["loc"][0]).upper() if fault["loc"] else "the settings"
-        raise OptionInvalid(f"{name}: {fault['msg']}", hint="see .env.example for every variable") from error
 
 
 if __name__ == "__main__":

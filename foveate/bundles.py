@@ -1,0 +1,95 @@
+"""Bundles as files: taken out of a directory or a zip archive, and packed into one."""
+
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from foveate.card import CARD_FILE, README_FILE, TRAINING_FILE, WEIGHTS_FILE, bundle_file, read_card
+from foveate.errors import BundleInvalid, BundleUnknown, OutputExists
+
+FILES = (CARD_FILE, WEIGHTS_FILE, README_FILE, TRAINING_FILE)
+"""All that a bundle may consist of; nothing else is copied, packed or unpacked."""
+MAX_BYTES = 4 << 30
+
+__all__ = ["FILES", "MAX_BYTES", "copy_bundle", "pack_bundle", "unpacked"]
+
+
+@contextmanager
+def unpacked(source: Path) -> Iterator[Path]:
+    """`source` itself if it is a directory; else, for as long as the block lasts, what the zip archive holds.
+
+    Raises BundleUnknown or BundleInvalid. Only the files of a bundle are taken out of the archive, whatever else is in
+    it, and they are written under names of ours: no path in it is ever followed.
+    """
+    if source.is_dir():
+        yield source
+        return
+    if not source.is_file():
+        raise BundleUnknown(f"{source} is neither a directory nor a file", hint="name a bundle's directory or its .zip")
+    with tempfile.TemporaryDirectory(prefix="foveate-bundle-") as scratch:
+        try:
+            with zipfile.ZipFile(source) as archive:
+                _extract(archive, Path(scratch), source)
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+            hint = "export the bundle again: `foveate models export NAME`"
+            raise BundleInvalid(f"{source} is no sound zip archive: {error}", hint=hint) from error
+        yield Path(scratch)
+
+
+def copy_bundle(source: Path, models: Path, *, replace: bool) -> Path:
+    """The bundle in `source` as `models`/NAME, which appears whole or not at all; OutputExists unless `replace`."""
+    name = read_card(source).name
+    target = models / name
+    if target.exists() and not replace:
+        raise OutputExists(f"there is a model {name!r} in {models} already", hint="say --replace to put this one there")
+    models.mkdir(parents=True, exist_ok=True)
+    # Hidden: the catalogue passes over names that begin with a dot.
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=models) as scratch:
+        fresh = Path(scratch) / "fresh"
+        fresh.mkdir()
+        for file in _present_files(source):
+            shutil.copyfile(bundle_file(source, file), fresh / file)
+        if target.exists():
+            target.rename(Path(scratch) / "replaced")
+        fresh.rename(target)
+    return target
+
+
+def pack_bundle(source: Path, archive: Path) -> None:
+    """The bundle in `source` as the new zip file `archive`: the same bundle, the same bytes. Raises OutputExists."""
+    name = read_card(source).name
+    try:
+        with zipfile.ZipFile(archive, "x") as packed:
+            for file in _present_files(source):
+                entry = zipfile.ZipInfo(f"{name}/{file}")  # a fixed date, so that packing twice gives the same bytes
+                entry.external_attr = 0o644 << 16
+                with bundle_file(source, file).open("rb") as plain, packed.open(entry, "w", force_zip64=True) as out:
+                    shutil.copyfileobj(plain, out, 1 << 20)
+    except FileExistsError as error:
+        raise OutputExists(f"{archive} exists already", hint="name another file with --out") from error
+
+
+def _present_files(directory: Path) -> list[str]:
+    return [name for name in FILES if (directory / name).is_file()]
+
+
+def _extract(archive: zipfile.ZipFile, target: Path, source: Path) -> None:
+    members = {}
+    for info in archive.infolist():
+        path = PurePosixPath(info.filename)
+        if path.name in FILES and len(path.parts) <= 2:
+            if path.name in members:
+                hint = "export one bundle a file"
+                raise BundleInvalid(f"{source} holds {path.name} twice: is it two bundles?", hint=hint)
+            members[path.name] = info
+    if CARD_FILE not in members:
+        raise BundleUnknown(f"{source} holds no {CARD_FILE}", hint="name the .zip that `foveate models export` wrote")
+    if sum(info.file_size for info in members.values()) > MAX_BYTES:
+        raise BundleInvalid(f"{source} unpacks to more than {MAX_BYTES} bytes", hint="bundles are a few MB each")
+    for name, info in members.items():
+        with archive.open(info) as packed, (target / name).open("xb") as out:
+            shutil.copyfileobj(packed, out, 1 << 20)

@@ -1,0 +1,71 @@
+"""`foveate jobs`: what a service works on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveate.client import Client
+from foveate.options import LOCAL_SERVER, KeyOption, ServerOption
+from foveate.output import JsonFlag, print_result, print_table
+from foveate.schema import StatusInfo
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="List, show, cancel and fetch the jobs of a service.", no_args_is_help=True)
+    group.command("list")(list_jobs)
+    group.command()(show)
+    group.command()(cancel)
+    group.command()(fetch)
+    app.add_typer(group, name="jobs")
+
+
+def list_jobs(
+    server: ServerOption = LOCAL_SERVER,
+    api_key: KeyOption = None,
+    status: Annotated[str | None, typer.Option(help="Only these states, with commas between.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List all jobs, newest first."""
+    with Client(server, api_key) as client:
+        jobs = client.jobs(**({} if status is None else {"status": status}))
+    rows = [(job.jobID, job.status.value, f"{job.progress or 0} %", _moment(job), job.message or "") for job in jobs]
+    print_table({"jobs": jobs}, ("job", "status", "done", "created", "message"), rows, as_json)
+
+
+def show(
+    job: JobArgument, server: ServerOption = LOCAL_SERVER, api_key: KeyOption = None, as_json: JsonFlag = False
+) -> None:
+    """Show one job."""
+    with Client(server, api_key) as client:
+        found = client.job(job)
+    fields = found.model_dump(mode="json", exclude_none=True, exclude={"links"})
+    print_result(found, "\n".join(f"{name:<12}{value}" for name, value in fields.items()), as_json)
+
+
+def cancel(
+    job: JobArgument, server: ServerOption = LOCAL_SERVER, api_key: KeyOption = None, as_json: JsonFlag = False
+) -> None:
+    """Stop a job that has not ended; remove one that has, with its results."""
+    with Client(server, api_key) as client:
+        gone = client.cancel(job)
+    print_result(gone, f"{gone.jobID}: {gone.message or gone.status.value}", as_json)
+
+
+def fetch(
+    job: JobArgument,
+    out: Annotated[Path | None, typer.Option(help="New directory for the files; default ./JOB.")] = None,
+    server: ServerOption = LOCAL_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Download the results of a job."""
+    with Client(server, api_key) as client:
+        files = client.fetch(job, out or Path(job))
+    print_result({"files": [str(path) for path in files]}, "\n".join(map(str, files)), as_json)
+
+
+def _moment(job: StatusInfo) -> str:
+    return "" if job.created is None else f"{job.created:%Y-%m-%d %H:%M}"

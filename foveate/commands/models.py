@@ -1,0 +1,120 @@
+"""`foveate models`: the bundles on this machine, or those of a service."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foveate.bundles import copy_bundle, pack_bundle, unpacked
+from foveate.card import read_card
+from foveate.client import Client
+from foveate.engine import engine
+from foveate.errors import OptionInvalid
+from foveate.options import KeyOption
+from foveate.output import JsonFlag, print_result, print_table
+from foveate.schema import BundleCard
+
+RemoteOption = Annotated[
+    str | None, typer.Option("--server", envvar="FOVEATE_SERVER", help="Ask this service; default: this machine.")
+]
+BundleArgument = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A bundle's name, or its directory.")]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="List, show, add, export and verify models (bundles).", no_args_is_help=True)
+    group.command("list")(list_models)
+    group.command()(show)
+    group.command()(add)
+    group.command()(export)
+    group.command()(verify)
+    app.add_typer(group, name="models")
+
+
+def list_models(server: RemoteOption = None, api_key: KeyOption = None, as_json: JsonFlag = False) -> None:
+    """List the models by name; those that cannot be used are named on stderr, with the reason."""
+    if server is None:
+        catalog = _catalog()
+        cards = [bundle.card for bundle in catalog.bundles()]
+        for broken in catalog.broken():
+            typer.echo(f"warning: {broken.directory} cannot be used: {broken.error.message}", err=True)
+    else:
+        with Client(server, api_key) as client:
+            cards = client.models()
+    rows = [(card.name, card.version, card.input.kind, _spacing(card), card.licence) for card in cards]
+    print_table({"models": cards}, ("model", "version", "for", "spacing", "licence"), rows, as_json)
+
+
+def show(
+    model: BundleArgument, server: RemoteOption = None, api_key: KeyOption = None, as_json: JsonFlag = False
+) -> None:
+    """Show a model's card."""
+    if server is None:
+        card = read_card(_directory(model))
+    else:
+        with Client(server, api_key) as client:
+            card = client.model(model)
+    lines = [
+        f"{card.name} {card.version} ({card.licence})",
+        f"for:      {card.input.kind}, {'/'.join(card.input.bands)} {card.input.dtype}, {_spacing(card)}",
+        f"network:  {card.network.architecture} {card.network.encoder or ''} ({card.network.library})",
+        f"fovs:     {', '.join(map(str, card.fovs))} px, patches of {card.patch_size}, {card.mapping} mapping",
+        f"policy:   {card.policy}",
+        *(f"class {entry.value:>3} {entry.name}" for entry in card.classes),
+    ]
+    print_result(card, "\n".join(lines), as_json)
+
+
+def add(
+    source: Annotated[Path, typer.Argument(metavar="DIR|ZIP", help="A bundle's directory, or an exported .zip.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a model of the same name.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Verify a bundle and add it to the models of this machine (FOVEATE_DATA/models)."""
+    with unpacked(source) as directory:
+        report = engine("model.bundle:verify_bundle")(directory)
+        target = copy_bundle(directory, _settings().data / "models", replace=replace)
+    print_result({"added": report.name, "directory": str(target)}, f"{report.name}: added as {target}", as_json)
+
+
+def export(
+    model: BundleArgument,
+    out: Annotated[Path | None, typer.Option(help="New zip file; default ./NAME.zip.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Pack a model into one .zip, for `foveate models add` elsewhere."""
+    directory = _directory(model)
+    target = out or Path(f"{read_card(directory).name}.zip")
+    if not target.parent.is_dir():
+        raise OptionInvalid(f"--out {target}: there is no directory {target.parent}", hint="make it first")
+    pack_bundle(directory, target)
+    print_result({"file": str(target)}, str(target), as_json)
+
+
+def verify(model: BundleArgument, as_json: JsonFlag = False) -> None:
+    """Check a model's files, card and weights, and run its networks once."""
+    report = engine("model.bundle:verify_bundle")(_directory(model))
+    text = f"{report.name} {report.version}: sound ({', '.join(report.checks)}); sha256 {report.sha256}"
+    print_result(asdict(report), text, as_json)
+
+
+def _settings() -> Any:
+    return engine("jobs.settings:read_settings")(engine("jobs.settings:StateSettings"))
+
+
+def _catalog() -> Any:
+    return engine("jobs.catalog:Catalog")(_settings().bundle_dirs)
+
+
+def _directory(model: str) -> Path:
+    """A path if it looks like one, else a name: so that no directory of the same name can take a model's place."""
+    if "/" in model or model.startswith("."):
+        return Path(model)
+    directory: Path = _catalog().bundle(model).directory
+    return directory
+
+
+def _spacing(card: BundleCard) -> str:
+    if card.input.spacing is None:
+        return "any spacing"
+    return f"{card.input.spacing:g} {'µm' if card.input.spacing_unit == 'um' else 'm'}"

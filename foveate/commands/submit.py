@@ -1,0 +1,156 @@
+"""`foveate submit`: images to a service, and on request their results back."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveate.client import Client
+from foveate.errors import FoveateError, ImageMissing, OutputExists
+from foveate.options import (
+    LOCAL_SERVER,
+    BandsOption,
+    CoverageOption,
+    DetailOption,
+    ForceOption,
+    KeyOption,
+    MaskDownsampleOption,
+    ModelOption,
+    OutputsOption,
+    OverlapOption,
+    PolicyOption,
+    RescaleOption,
+    RoiOption,
+    ServerOption,
+    SpacingOption,
+    TissueMaskOption,
+    segment_options,
+)
+from foveate.output import JsonFlag, print_table
+from foveate.progress import show_progress
+from foveate.schema import JobState, SegmentOptions, StatusInfo
+
+
+@dataclass
+class Submission:
+    """One image on its way; `out` is where its results will lie, `status` and `jobID` are what the service says."""
+
+    image: str
+    out: str | None
+    jobID: str | None = None  # noqa: N815
+    status: str = "not sent"
+    error: dict[str, str] | None = None
+    exit_code: int = 0
+
+    def fail(self, error: FoveateError) -> None:
+        self.error = {"code": error.code, "message": error.message, "hint": error.hint}
+        self.exit_code = error.exit_code
+        typer.echo(f"error: {self.image}: {error.message}\nhint: {error.hint}", err=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(submit)
+
+
+def submit(
+    images: Annotated[list[Path], typer.Argument(help="Files; a .zip is one slide of several files.")],
+    server: ServerOption = LOCAL_SERVER,
+    api_key: KeyOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until the jobs have ended.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="New directory for the results (several images: one below it each); waits.")
+    ] = None,
+    model: ModelOption = None,
+    policy: PolicyOption = None,
+    coverage: CoverageOption = None,
+    detail: DetailOption = None,
+    overlap: OverlapOption = 0.25,
+    roi: RoiOption = None,
+    spacing: SpacingOption = None,
+    bands: BandsOption = None,
+    rescale: RescaleOption = None,
+    mask_downsample: MaskDownsampleOption = 1,
+    tissue_mask: TissueMaskOption = True,
+    force: ForceOption = False,
+    outputs: OutputsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Send images to a service and start a segmentation of each."""
+    options = segment_options(
+        model=model,
+        policy=policy,
+        coverage=coverage,
+        detail=detail,
+        overlap=overlap,
+        roi=roi,
+        spacing=spacing,
+        bands=bands,
+        rescale=rescale,
+        mask_downsample=mask_downsample,
+        tissue_mask=tissue_mask,
+        force=force,
+        outputs=outputs,
+    )
+    submissions = _planned(images, out)
+    with Client(server, api_key) as client:
+        for submission in submissions:
+            _send(client, submission, options)
+        if wait or out is not None:
+            for submission in submissions:
+                _finish(client, submission)
+    rows = [(entry.jobID or "-", entry.status, entry.image) for entry in submissions]
+    print_table({"jobs": [asdict(entry) for entry in submissions]}, ("job", "status", "image"), rows, as_json)
+    raise typer.Exit(max(entry.exit_code for entry in submissions))
+
+
+def _planned(images: list[Path], out: Path | None) -> list[Submission]:
+    """Everything that can be wrong before the first byte is sent."""
+    for image in images:
+        if not image.is_file():
+            raise ImageMissing(f"{image} is not a file", hint="a slide of several files goes as one .zip")
+    if out is None:
+        return [Submission(str(image), None) for image in images]
+    if out.exists():
+        raise OutputExists(f"{out} exists already", hint="choose another directory, or remove this one")
+    if len(images) == 1:
+        return [Submission(str(images[0]), str(out))]
+    # A number where two images have one name.
+    names: list[str] = []
+    for image in images:
+        name, number = image.stem, 2
+        while name in names:
+            name, number = f"{image.stem}-{number}", number + 1
+        names.append(name)
+    return [Submission(str(image), str(out / name)) for image, name in zip(images, names, strict=True)]
+
+
+def _send(client: Client, submission: Submission, options: SegmentOptions) -> None:
+    image = Path(submission.image)
+    try:
+        with show_progress(f"upload {image.name}") as report:
+            stored = client.upload(image, lambda share: report(share, ""))
+        job = client.submit(stored.id, **options.model_dump())
+    except FoveateError as error:
+        submission.fail(error)
+    else:
+        submission.jobID, submission.status = job.jobID, job.status.value
+
+
+def _finish(client: Client, submission: Submission) -> None:
+    if submission.jobID is None:
+        return
+    try:
+        with show_progress(f"segment {Path(submission.image).name}") as report:
+
+            def show(status: StatusInfo) -> None:
+                report((status.progress or 0) / 100, status.message or status.status.value)
+
+            submission.status = client.wait(submission.jobID, show).status.value
+        if submission.status == JobState.DISMISSED:
+            submission.exit_code = 1
+        elif submission.out is not None:
+            client.fetch(submission.jobID, Path(submission.out))
+    except FoveateError as error:
+        submission.status = JobState.FAILED.value
+        submission.fail(error)
