@@ -111,8 +111,9 @@ def _pixel_to_ground(
 
 
 def _unwrapped(ring: Coordinates) -> Coordinates:
-    """The ring without jumps of 360 degrees from corner to corner."""
-    return np.stack([np.unwrap(ring[:, 0], period=360), ring[:, 1]], axis=1)
+    """The ring without jumps of 360 degrees from corner to corner; equal corners stay equal to the last bit."""
+    turns = np.round((np.unwrap(ring[:, 0], period=360) - ring[:, 0]) / 360)
+    return np.stack([ring[:, 0] + 360 * turns, ring[:, 1]], axis=1)
 
 
 def _closed_over_pole(ring: Coordinates) -> Coordinates:
@@ -126,7 +127,7 @@ def _closed_over_pole(ring: Coordinates) -> Coordinates:
 def _brought_inside(hole: Coordinates, exterior: Coordinates) -> Coordinates:
     """The hole, moved by whole turns until it starts right of the exterior's west end."""
     turns = float(np.ceil((exterior[:, 0].min() - hole[:, 0].min() - 1e-6) / 360))
-    return hole + np.array([360 * turns, 0.0])
+    return np.stack([hole[:, 0] + 360 * turns, hole[:, 1]], axis=1)
 
 
 def _cut(polygon: shapely.Polygon) -> Iterator[tuple[shapely.Geometry, float]]:

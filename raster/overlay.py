@@ -1,0 +1,160 @@
+"""overlay.png: the mask over the image, with a legend, for eyes only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from foveate.schema import NODATA, ClassCard, Rgb
+from raster.geometry import Size
+from raster.whole_file import whole_file
+
+LONGEST_SIDE = 4096
+"""Of the picture, legend included."""
+
+_SMALLEST_SIDE = 640
+"""Smaller images are enlarged by whole factors, so that the legend beside them can be read."""
+
+_OPACITY = 0.42
+_LINE_OPACITY = 0.95
+_UNEXAMINED_FADE = 0.55
+_PAPER: Rgb = (255, 255, 255)
+_INK: Rgb = (32, 33, 36)
+_FAINT_INK: Rgb = (112, 117, 122)
+_NAME_CHARACTERS = 28
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One line of the legend; a colour of None is the swatch of what was not examined."""
+
+    color: Rgb | None
+    name: str
+    share: str
+
+
+def overlay_size(image: Size) -> Size:
+    """The size at which thumbnail and mask are wanted: at most 4096 px with the legend, never above the image's own."""
+    room = LONGEST_SIDE - _legend_width(LONGEST_SIDE)
+    scale = min(1.0, room / image.width, LONGEST_SIDE / image.height)
+    return Size(max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+
+
+def read_mask(path: Path, size: Size) -> NDArray[np.uint8]:
+    """The mask at `path` at a reduced size, uint8 (height, width), from its mode overviews."""
+    with rasterio.open(path) as mask:
+        labels: NDArray[np.uint8] = mask.read(1, out_shape=size.shape)
+    return labels
+
+
+def write_overlay(
+    path: Path,
+    thumbnail: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    classes: Sequence[ClassCard],
+    counts: Sequence[int],
+) -> None:
+    """Write the picture.
+
+    thumbnail: uint8 (height, width, 3), as large as `overlay_size` says or smaller. labels: uint8, of the same height
+    and width, 255 = not examined. counts: pixels of each value in the whole mask, 256 numbers. Raises DiskFull.
+    """
+    factor = max(1, -(-_SMALLEST_SIDE // max(labels.shape)))
+    thumbnail, labels = (np.repeat(np.repeat(array, factor, 0), factor, 1) for array in (thumbnail, labels))
+    picture = Image.fromarray(_painted(thumbnail, labels, classes))
+    with whole_file(path) as partial:
+        _with_legend(picture, _entries(classes, counts)).save(partial, format="PNG", compress_level=6)
+
+
+def _painted(
+    thumbnail: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[ClassCard]
+) -> NDArray[np.uint8]:
+    """Classes tint the image, their boundaries are drawn in the full colour, the rest is faded to grey."""
+    colors = np.full((256, 3), 255, dtype=np.float32)
+    for card in classes:
+        colors[card.value] = card.color
+    painted = np.empty_like(thumbnail)
+    thickness = max(1, round(max(labels.shape) / 1400))
+    lines = _boundaries(labels, thickness)
+    for rows in (slice(y, y + 512) for y in range(0, len(labels), 512)):
+        image, values = thumbnail[rows].astype(np.float32), labels[rows]
+        opacity = np.where(lines[rows], np.float32(_LINE_OPACITY), np.float32(_OPACITY))[..., np.newaxis]
+        tinted = image + opacity * (colors[values] - image)
+        grey = image.mean(axis=2, keepdims=True)
+        faded = grey + np.float32(_UNEXAMINED_FADE) * (235 - grey)
+        painted[rows] = np.where((values == NODATA)[..., np.newaxis], faded, tinted).round().astype(np.uint8)
+    return painted
+
+
+def _boundaries(labels: NDArray[np.uint8], thickness: int) -> NDArray[np.bool_]:
+    """Pixels within `thickness` of a pixel of another value."""
+    lines = np.zeros(labels.shape, dtype=bool)
+    for distance in range(1, thickness + 1):
+        down = labels[distance:] != labels[:-distance]
+        across = labels[:, distance:] != labels[:, :-distance]
+        lines[distance:] |= down
+        lines[:-distance] |= down
+        lines[:, distance:] |= across
+        lines[:, :-distance] |= across
+    return lines
+
+
+def _entries(classes: Sequence[ClassCard], counts: Sequence[int]) -> list[_Entry]:
+    """The classes in their own order, and what was not examined if anything was not."""
+    total = int(sum(counts))
+    examined = total - int(counts[NODATA])
+    entries = [
+        _Entry(card.color, _shortened(card.name), _percent(int(counts[card.value]), examined)) for card in classes
+    ]
+    if examined < total:
+        entries.append(_Entry(None, "not examined", _percent(total - examined, total) + " of image"))
+    return entries
+
+
+def _percent(part: int, whole: int) -> str:
+    if part == 0 or whole == 0:
+        return "0 %"
+    percent = 100 * part / whole
+    return "< 0.1 %" if percent < 0.1 else f"{percent:.1f} %"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME_CHARACTERS else name[: _NAME_CHARACTERS - 1] + "…"
+
+
+def _font_size(longest_side: int) -> int:
+    return min(56, max(13, round(longest_side / 62)))
+
+
+def _legend_width(longest_side: int) -> int:
+    """Enough for a swatch, the longest name and the share."""
+    return _font_size(longest_side) * (_NAME_CHARACTERS // 2 + 8)
+
+
+def _with_legend(picture: Image.Image, entries: Sequence[_Entry]) -> Image.Image:
+    """The picture on white paper with the legend to its right."""
+    size = _font_size(max(picture.size))
+    font = ImageFont.load_default(size=size)
+    line = round(size * 1.9)
+    width = _legend_width(max(picture.size))
+    height = max(picture.height, line * (len(entries) + 1))
+    sheet = Image.new("RGB", (picture.width + width, height), _PAPER)
+    sheet.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    left, right = picture.width + size, picture.width + width - size
+    for index, entry in enumerate(entries):
+        top = size // 2 + index * line
+        middle = top + line // 2
+        _swatch(draw, (left, middle - size // 2, left + round(size * 1.3), middle + size // 2), entry.color)
+        draw.text((left + round(size * 1.9), middle), entry.name, fill=_INK, font=font, anchor="lm")
+        draw.text((right, middle), entry.share, fill=_FAINT_INK, font=font, anchor="rm")
+    return sheet
+
+
+def _swatch(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], color: Rgb | None) -> None:
+    """A filled box; what was not examined gets grey, as in the picture."""
+    draw.rectangle(box, fill=color or (205, 205, 205), outline=_FAINT_INK, width=max(1, (box[3] - box[1]) // 16))
