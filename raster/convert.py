@@ -91,7 +91,7 @@ def convert(ref: ImageRef, info: ImageInfo, path: Path, on_progress: Callable[[f
     """
     passage = _passage(info)
     with whole_file(path) as partial:
-        with writing(partial), rasterio.Env(**_environment(passage)), closing(open_image(ref)) as image:
+        with writing(path), rasterio.Env(**_environment(passage)), closing(open_image(ref)) as image:
             damaged = _copy_level_0(image, partial, passage, on_progress)
             _add_overviews(partial, info)
         _check_whole(partial)
