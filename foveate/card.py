@@ -33,6 +33,8 @@ README_FILE = "README.md"
 TRAINING_FILE = "training.yaml"
 
 MAX_CARD_BYTES = 1 << 20
+MAX_WIDTH = 8192
+"""Channels of a layer; far above any network here, and low enough that a card cannot ask for all memory."""
 _CHUNK_BYTES = 1 << 20
 _MAX_DIGITS = 18
 _DISTRIBUTION_POLICIES = ("mean", "mode", "gumbel")
@@ -70,9 +72,12 @@ def bundle_digest(directory: Path) -> str:
         path = bundle_file(directory, name)
         # Name and size first, so that moving a byte from one file to the other changes the digest.
         digest.update(f"{name}:{path.stat().st_size}:".encode())
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+        except OSError as error:
+            _refuse(f"{path} cannot be read: {error.strerror}", "check its permissions and the disk")
     return digest.hexdigest()
 
 
@@ -122,7 +127,10 @@ def _card_text(path: Path) -> bytes:
             f"{path} has {path.stat().st_size} bytes, more than {MAX_CARD_BYTES}",
             "keep long texts in README.md, not in the card",
         )
-    text = path.read_bytes()
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        _refuse(f"{path} cannot be read: {error.strerror}", "check its permissions and the disk")
     try:
         json.loads(
             text.decode("utf-8"),
@@ -156,6 +164,7 @@ def _check_contract(card: BundleCard, path: Path) -> None:
         check_policy(card.policy, fovs=len(card.fovs), mapping=card.mapping, foveated=card.foveation is not None)
     except OptionInvalid as error:
         _refuse(f"{path}: {error.message}", error.hint)
+    _check_widths(card, path)
     if card.coverage.default == "dense":
         return
     if card.mapping != "explicit":
@@ -168,6 +177,16 @@ def _check_contract(card: BundleCard, path: Path) -> None:
             f"{path}: coverage.default {card.coverage.default!r} needs integer ratios between the fovs {card.fovs}",
             'set coverage.default to "dense", or train with nested fields of view',
         )
+
+
+def _check_widths(card: BundleCard, path: Path) -> None:
+    widths = {} if card.foveation is None else {"foveation.hidden": card.foveation.hidden}
+    for name, value in card.network.options.items():
+        numbers = [number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int)]
+        widths[f"network.options.{name}"] = max(numbers, default=0)
+    for name, width in widths.items():
+        if width > MAX_WIDTH:
+            _refuse(f"{path}: {name} is {width}, more than {MAX_WIDTH}", "correct that field of bundle.json")
 
 
 def _refuse(message: str, hint: str) -> NoReturn:

@@ -69,9 +69,9 @@ def _indices(start: int, extent: int, length: int, mirror: bool) -> tuple[Tensor
     """Where to read the samples of [start, start + extent), and which of them exist."""
     index = torch.arange(start, start + extent)
     if mirror:
-        if extent > length:
+        if start <= -length or start + extent > 2 * length - 1:
             raise OptionInvalid(
-                f"mirroring outside an image of {length} pixels cannot fill a field of view of {extent}",
+                f"mirroring an image of {length} pixels once cannot fill a field of view of {extent}",
                 hint="use zeros outside, or smaller fields of view",
             )
         index = index.abs()

@@ -176,6 +176,8 @@ def test_text_that_is_no_strict_json_is_refused(copy: Path, text: str, says: str
         ({"policy": "fixed:4"}, "fixed:4"),
         ({"policy": "sometimes"}, "sometimes"),
         ({"foveation": None}, "needs an F_theta"),
+        ({"foveation": {"downsample": 8, "hidden": 10**9}}, "foveation.hidden is 1000000000"),
+        ({"network": CARD["network"] | {"options": {"width": 10**9}}}, "network.options.width"),
         ({"mapping": "implicit", "coverage": {"default": "planned"}}, "planned"),
         ({"fovs": [16, 24, 64], "coverage": {"default": "refined"}}, "integer ratios"),
     ],

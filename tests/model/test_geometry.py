@@ -98,7 +98,7 @@ def test_unsuitable_combinations_are_refused() -> None:
     with pytest.raises(OptionInvalid, match="13"):
         Geometry(BANK, 10, "parity", adjust=True).score_window(Size(12, 12), (0, 0))
     with pytest.raises(OptionInvalid, match="37"):
-        extract_patches(torch.zeros(1, 1, 30, 30), Geometry(BANK, 10, outside="mirror"), (0, 0))
+        extract_patches(torch.zeros(1, 1, 12, 12), Geometry(BANK, 10, outside="mirror"), (0, 0))
 
 
 @given(rate=st.floats(1, 3))
