@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from raster.overlay import write_overlay
 
 from foveate.schema import NODATA, SpacingInfo
-from raster.geometry import Region
+from raster.geometry import Region, Size
 from raster.georeference import Georeference
+from raster.overlay import read_mask, write_overlay
 from raster.regions import RegionsJob, RegionsSummary, write_regions_in_process
 from raster.source import Plane
 from raster.statistics import statistics
@@ -22,6 +22,7 @@ from worker.placement import Piece, Placement
 from worker.plan import EXAMINED, Plan
 
 _OVERLAY_SIDE = 2048
+"""Half of what the format allows: enough for a screen, and quick to write."""
 _MINIMUM_AREA = 16
 """Mask pixels below which a region is left out of the polygons."""
 
@@ -76,7 +77,9 @@ def assemble(
         lambda: step("regions"),
     )
     step("overlay")
-    write_overlay(out / "overlay.png", _picture(job), mask, job.card.classes, counts)
+    picture = _picture(job)
+    labels = read_mask(mask, Size(picture.shape[1], picture.shape[0]))
+    write_overlay(out / "overlay.png", picture, labels, job.card.classes, counts.tolist())
     return Assembled(tally, damaged, decoded, regions)
 
 
@@ -150,9 +153,9 @@ def _picture(job: Job) -> NDArray[np.uint8]:
     """(height, width, 3): the examined region as people see it, at most _OVERLAY_SIDE pixels a side."""
     area = job.placement.region_l0
     scale = max(1.0, max(area.width, area.height) / _OVERLAY_SIDE)
-    size = Region(0, 0, max(1, round(area.width / scale)), max(1, round(area.height / scale)))
+    size = Size(max(1, round(area.width / scale)), max(1, round(area.height / scale)))
     plane = Plane((area.width / size.width, area.height / size.height), (float(area.x), float(area.y)))
-    values = job.source.read(plane, size).values
+    values = job.source.read(plane, Region.of(size)).values
     rgb = values[..., :3] if values.shape[2] >= 3 else np.repeat(values[..., :1], 3, axis=2)
     if rgb.dtype != np.uint8:
         low, high = np.percentile(rgb, (2, 98))
