@@ -1,0 +1,73 @@
+"""Where the mask's pixels come from: every one from exactly one piece, every piece from pixels that its owners have."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raster.geometry import Region, Size
+from raster.grid import WorkingGrid, make_lattice
+from worker.placement import Axis, place
+
+sides = st.integers(1, 900)
+ratios = st.sampled_from([0.37, 1.0, 1.06, 2.0, 2.7])
+
+
+@st.composite
+def placements(draw):
+    image = Size(draw(sides), draw(sides))
+    grid = WorkingGrid(image, (draw(ratios), draw(ratios)))
+    lattice = make_lattice(grid.size, 32, (32, 64), draw(st.sampled_from([0.0, 0.25, 0.5, 0.75])))
+    x, y = draw(st.integers(0, image.width - 1)), draw(st.integers(0, image.height - 1))
+    roi = Region.between(x, y, draw(st.integers(x + 1, image.width)), draw(st.integers(y + 1, image.height)))
+    return place(grid, lattice, roi, draw(st.sampled_from([1, 2, 8])), draw(st.integers(1, 9)))
+
+
+@given(placements())
+@settings(max_examples=150, deadline=None)
+def test_pieces_partition_the_mask(placement):
+    seen = np.zeros(placement.mask_size.shape, np.uint8)
+    for piece in placement.pieces():
+        seen[piece.region_m.slices()] += 1
+    assert (seen == 1).all()
+
+
+@given(placements())
+@settings(max_examples=150, deadline=None)
+def test_a_piece_reads_only_what_all_its_contributors_own(placement):
+    """Every block whose patches touch a working pixel that the piece reads is among the piece's owners."""
+    supports = [(block, placement.support(block)) for block in placement.blocks]
+    for piece in placement.pieces():
+        region = placement.region_w(piece)
+        touching = {(b.row, b.column) for b, support in supports if not support.intersection(region).empty}
+        assert touching <= set(piece.owners)
+        covered = np.zeros(region.size.shape, bool)
+        for block, support in supports:
+            if (block.row, block.column) in piece.owners:
+                covered[support.intersection(region).slices(region.x, region.y)] = True
+        assert covered.all()
+
+
+@given(placements())
+@settings(max_examples=80, deadline=None)
+def test_pieces_of_a_block_are_those_that_name_it(placement):
+    for block in placement.blocks:
+        named = {p.name for p in placement.pieces() if (block.row, block.column) in p.owners}
+        assert {p.name for p in placement.pieces_of(block)} == named
+
+
+@given(sides, ratios)
+def test_taps_keep_the_place_of_pixel_centres(length, ratio):
+    axis = Axis(0, length, 1, ratio, WorkingGrid(Size(length, 1), (ratio, 1.0)).size.width)
+    taps = axis.taps(0, length)
+    place = taps.first * (1 - taps.t) + taps.second * taps.t
+    wanted = (np.arange(length) + 0.5) / ratio - 0.5
+    inside = (wanted >= 0) & (wanted <= axis.size_w - 1)
+    assert np.allclose(place[inside], wanted[inside], atol=1e-4)
+    assert taps.first.min() >= 0
+    assert taps.second.max() < axis.size_w
+
+
+def test_the_last_square_of_a_smaller_mask_is_cut_at_the_border():
+    axis = Axis(0, 13, 4, 1.0, 13)
+    assert axis.length_m == 4
+    assert axis.l0(3, 4) == (12, 13)
