@@ -1,5 +1,6 @@
 """overlay.png: the mask over the image, with a legend, for eyes only."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from raster.whole_file import whole_file
 
 LONGEST_SIDE = 4096
 """Of the picture, legend included."""
+
+LARGEST_FONT = 44
+"""Of the legend, in pixels."""
 
 _SMALLEST_SIDE = 640
 """Smaller images are enlarged by whole factors, so that the legend beside them can be read."""
@@ -37,9 +41,9 @@ class _Entry:
     share: str
 
 
-def overlay_size(image: Size) -> Size:
-    """The size at which thumbnail and mask are wanted: at most 4096 px with the legend, never above the image's own."""
-    room = LONGEST_SIDE - _legend_width(LONGEST_SIDE)
+def overlay_size(image: Size, classes: Sequence[ClassCard], counts: Sequence[int]) -> Size:
+    """The size at which thumbnail and mask are wanted: room is left for the legend, and nothing is enlarged."""
+    room = LONGEST_SIDE - _legend_width(_entries(classes, counts), LARGEST_FONT)
     scale = min(1.0, room / image.width, LONGEST_SIDE / image.height)
     return Size(max(1, round(image.width * scale)), max(1, round(image.height * scale)))
 
@@ -127,12 +131,15 @@ def _shortened(name: str) -> str:
 
 
 def _font_size(longest_side: int) -> int:
-    return min(56, max(13, round(longest_side / 62)))
+    return min(LARGEST_FONT, max(13, longest_side // 70))
 
 
-def _legend_width(longest_side: int) -> int:
-    """Enough for a swatch, the longest name and the share."""
-    return _font_size(longest_side) * (_NAME_CHARACTERS // 2 + 8)
+def _legend_width(entries: Sequence[_Entry], font_size: int) -> int:
+    """Margins, a swatch, the longest name and the longest share."""
+    font = ImageFont.load_default(size=font_size)
+    names = max(font.getlength(entry.name) for entry in entries)
+    shares = max(font.getlength(entry.share) for entry in entries)
+    return math.ceil(names + shares + 5.5 * font_size)
 
 
 def _with_legend(picture: Image.Image, entries: Sequence[_Entry]) -> Image.Image:
@@ -140,15 +147,14 @@ def _with_legend(picture: Image.Image, entries: Sequence[_Entry]) -> Image.Image
     size = _font_size(max(picture.size))
     font = ImageFont.load_default(size=size)
     line = round(size * 1.9)
-    width = _legend_width(max(picture.size))
-    height = max(picture.height, line * (len(entries) + 1))
+    width = _legend_width(entries, size)
+    height = min(LONGEST_SIDE, max(picture.height, line * len(entries) + size))
     sheet = Image.new("RGB", (picture.width + width, height), _PAPER)
     sheet.paste(picture, (0, 0))
     draw = ImageDraw.Draw(sheet)
     left, right = picture.width + size, picture.width + width - size
     for index, entry in enumerate(entries):
-        top = size // 2 + index * line
-        middle = top + line // 2
+        middle = size // 2 + index * line + line // 2
         _swatch(draw, (left, middle - size // 2, left + round(size * 1.3), middle + size // 2), entry.color)
         draw.text((left + round(size * 1.9), middle), entry.name, fill=_INK, font=font, anchor="lm")
         draw.text((right, middle), entry.share, fill=_FAINT_INK, font=font, anchor="rm")
