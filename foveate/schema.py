@@ -167,7 +167,7 @@ class ImageInfo(Wire):
     height: int
     levels: list[LevelInfo]
     bands: list[str]
-    """One colour interpretation a band: red, green, blue, gray, palette, alpha, nir, undefined."""
+    """One colour interpretation a band, alpha left out, a palette expanded: red, green, blue, gray, nir, undefined."""
     dtype: str
     spacing: SpacingInfo | None
     crs: str | None

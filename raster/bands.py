@@ -19,7 +19,7 @@ _TABLE_TYPES = frozenset({"uint8", "int8", "uint16", "int16"})
 class BandPlan:
     """The source bands in the bundle's order, and one conversion for every pixel of the image.
 
-    `indices`: 0-based places in `Pixels.values` (alpha is not among them). `rescale`: the source values that become 0
+    `indices`: 0-based places in `Pixels.values`. `rescale`: the source values that become 0
     and `top`, clipped and rounded half up; None: values are taken as they are, `source_dtype` is `dtype` then.
     """
 
@@ -65,7 +65,7 @@ class BandPlan:
 def plan_bands(info: ImageInfo, card: InputCard, options: SegmentOptions) -> BandPlan:
     """How `info`'s bands answer the bundle's input contract; BandsMismatch with the remedy where they do not.
 
-    `--bands` counts from 1 in the file's own numbering, `info.bands`, as `gdalinfo` and `foveate info` list them.
+    `--bands` counts from 1 along `info.bands`, as `foveate info` lists them: alpha, wherever it is stored, is no band.
     Without it, bands are found by their colour interpretation only, never by their place. For bundles that take other
     types than uint8, `--rescale` maps its upper value to the bundle's `value_scale`.
     """
@@ -87,7 +87,7 @@ def plan_bands(info: ImageInfo, card: InputCard, options: SegmentOptions) -> Ban
         raise BandsMismatch(f"{info.name}: {'; '.join(reasons)}", hint=f"say {' and '.join(remedies)}")
     numbers = _checked(options.bands, info, card) if options.bands else _by_name(info, card)
     return BandPlan(
-        indices=tuple(_place(number, info) for number in numbers),
+        indices=tuple(number - 1 for number in numbers),
         source_dtype=info.dtype,
         dtype=card.dtype,
         rescale=options.rescale,
@@ -118,33 +118,23 @@ def _checked(numbers: list[int], info: ImageInfo, card: InputCard) -> list[int]:
                 f"--bands {_joined(numbers)} names band {number}, and {info.name} has {_listed(info.bands)}",
                 hint=f"use numbers from 1 to {len(info.bands)}",
             )
-        if info.bands[number - 1] == "alpha":
-            raise BandsMismatch(
-                f"--bands {_joined(numbers)} names band {number} of {info.name}, which is alpha and marks no data",
-                hint=f"choose among the bands that are not alpha of {_listed(info.bands)}",
-            )
     return numbers
 
 
-def _place(number: int, info: ImageInfo) -> int:
-    """The index in `Pixels.values` of a band of the file, which counts alpha where the values do not."""
-    return sum(name != "alpha" for name in info.bands[: number - 1])
-
-
 def _unused(numbers: list[int], info: ImageInfo) -> tuple[str, ...]:
-    left = [k for k, name in enumerate(info.bands, start=1) if name != "alpha" and k not in numbers]
+    left = [k for k, name in enumerate(info.bands, start=1) if k not in numbers]
     if not left:
         return ()
     return (f"bands not used: {', '.join(f'{k} ({info.bands[k - 1]})' for k in left)}",)
 
 
 def _bands_remedy(info: ImageInfo, card: InputCard) -> str:
-    colours = [k for k, name in enumerate(info.bands, start=1) if name != "alpha"]
     needed = len(card.bands)
-    if len(colours) == 1:
-        return f"--bands {_joined(colours * needed)} to show the one band as {_listed(card.bands)}"
-    if len(colours) == needed:
-        return f"--bands {_joined(colours)} if they are {_listed(card.bands)}, or another order"
+    if len(info.bands) == 1:
+        return f"--bands {_joined([1] * needed)} to show the one band as {_listed(card.bands)}"
+    if len(info.bands) == needed:
+        numbers = list(range(1, needed + 1))
+        return f"--bands {_joined(numbers)} if they are {_listed(card.bands)}, or another order"
     return f"--bands with {needed} numbers from 1 to {len(info.bands)}, for {_listed(card.bands)}"
 
 

@@ -117,11 +117,7 @@ def _copy_ref(path: Path) -> ImageRef:
 
 
 def _bytes_per_pixel(info: ImageInfo) -> int:
-    return len(_colours(info)) * np.dtype(info.dtype).itemsize
-
-
-def _colours(info: ImageInfo) -> list[str]:
-    return [band for band in info.bands if band != "alpha"]
+    return len(info.bands) * np.dtype(info.dtype).itemsize
 
 
 def _passage(info: ImageInfo) -> _Passage:
@@ -160,7 +156,7 @@ def _copy_level_0(
     info = image.info
     damaged: list[Region] = []
     with rasterio.open(path, "w", **_profile(info, passage)) as copy:
-        copy.colorinterp = [_interpretation(band) for band in _colours(info)]
+        copy.colorinterp = [_interpretation(band) for band in info.bands]
         if info.validity != "none":
             # A mask that is never written would not exist, and then every pixel would be valid.
             copy.write_mask(np.zeros((1, 1), np.uint8), window=window_of(Region(0, 0, 1, 1)))
@@ -175,12 +171,11 @@ def _copy_level_0(
 
 def _profile(info: ImageInfo, passage: _Passage) -> dict[str, Any]:
     size = Size(info.width, info.height)
-    colours = _colours(info)
-    return scratch_profile(size, info.dtype, len(colours), nodata=0) | {
+    return scratch_profile(size, info.dtype, len(info.bands), nodata=0) | {
         "nodata": None,
         "blockysize": passage.tile_rows,
         "interleave": "pixel",
-        "photometric": "RGB" if colours == ["red", "green", "blue"] else "MINISBLACK",
+        "photometric": "RGB" if info.bands == ["red", "green", "blue"] else "MINISBLACK",
         "bigtiff": "YES" if needs_bigtiff(size, _bytes_per_pixel(info)) else "NO",
     }
 
@@ -229,7 +224,7 @@ def _read(image: RasterImage, region: Region, damaged: list[Region]) -> Pixels:
         if image.info.driver in _SEQUENTIAL or image.info.reader == "pillow":
             raise
         reason = error.message
-    values = np.zeros((*region.size.shape, len(_colours(image.info))), image.info.dtype)
+    values = np.zeros((*region.size.shape, len(image.info.bands)), image.info.dtype)
     valid = None if image.info.validity == "none" else np.zeros(region.size.shape, bool)
     for block in _blocks(region, *image.info.levels[0].tile):
         try:

@@ -23,8 +23,8 @@ def plan(named: list[str], dtype: str = "uint8", *, card: dict[str, Any] | None 
     ("bands", "indices"),
     [
         (["red", "green", "blue"], (0, 1, 2)),
-        (["blue", "green", "red", "alpha"], (2, 1, 0)),
-        (["alpha", "red", "green", "blue"], (0, 1, 2)),
+        (["blue", "green", "red"], (2, 1, 0)),
+        (["undefined", "red", "green", "blue"], (1, 2, 3)),
         (["red", "green", "blue", "nir"], (0, 1, 2)),
     ],
 )
@@ -34,18 +34,17 @@ def test_bands_are_found_by_their_colour(bands: list[str], indices: tuple[int, .
 
 def test_bands_left_over_are_said() -> None:
     assert plan(["red", "green", "blue", "nir"]).warnings == ("bands not used: 4 (nir)",)
-    assert plan(["red", "green", "blue", "alpha"]).warnings == ()
+    assert plan(["red", "green", "blue"]).warnings == ()
 
 
-def test_numbers_count_every_band_of_the_file_alpha_included() -> None:
-    assert plan(["alpha", "gray", "undefined", "undefined"], bands=[4, 3, 2]).indices == (2, 1, 0)
+def test_numbers_count_from_one_and_win_over_names() -> None:
+    assert plan(["red", "green", "blue", "nir"], bands=[4, 3, 2]).indices == (3, 2, 1)
 
 
 @pytest.mark.parametrize(
     ("bands", "dtype", "remedy"),
     [
         (["gray"], "uint8", "--bands 1,1,1 "),
-        (["gray", "alpha"], "uint8", "--bands 1,1,1 "),
         (["gray", "undefined", "undefined"], "uint8", "--bands 1,2,3 "),
         (["undefined"] * 5, "uint8", "--bands with 3 numbers from 1 to 5"),
         (["red", "red", "green", "blue"], "uint8", "--bands with 3 numbers from 1 to 4"),
@@ -66,7 +65,6 @@ def test_what_the_file_does_not_say_is_asked_for(bands: list[str], dtype: str, r
     [
         (["gray"], [1, 1], "names 2 bands"),
         (["gray"], [1, 1, 2], "names band 2"),
-        (["red", "green", "blue", "alpha"], [1, 2, 4], "is alpha"),
     ],
 )
 def test_numbers_that_cannot_be_meant_are_refused(bands: list[str], numbers: list[int], says: str) -> None:

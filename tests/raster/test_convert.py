@@ -50,7 +50,7 @@ def assert_same_picture(source: ImageRef, copy: ImageRef) -> None:
     valid = np.ones(pixels.values.shape[:2], bool) if pixels.valid is None else pixels.valid
     copied_valid = np.ones_like(valid) if copied.valid is None else copied.valid
     assert (copied_info.width, copied_info.height, copied_info.dtype) == (info.width, info.height, info.dtype)
-    assert copied_info.bands == [band for band in info.bands if band != "alpha"]
+    assert copied_info.bands == info.bands
     assert np.array_equal(copied_valid, valid)
     assert np.array_equal(copied.values[valid], pixels.values[valid], equal_nan=info.dtype.startswith("float"))
 
