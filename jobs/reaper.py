@@ -14,20 +14,30 @@ from jobs.store import JobStore
 
 __all__ = ["Reaper"]
 
-_UNDELIVERED = timedelta(seconds=5)
-"""A waiting job without a message for so long was never delivered, or taken by a worker that died at once."""
-
 _log = logging.getLogger(__name__)
 
 
 class Reaper:
-    """One pass is `sweep`; `run` repeats it until told to stop. The API process and `foveate up` run it."""
+    """One pass is `sweep`; `run` repeats it until told to stop. The API process and `foveate up` run it.
 
-    def __init__(self, store: JobStore, queue: JobQueue, files: FileStore, retention: Retention) -> None:
+    A waiting job that has had no message for `undelivered_seconds` was never delivered, or its message died with the
+    worker that had just taken it; it is delivered again.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        queue: JobQueue,
+        files: FileStore,
+        retention: Retention,
+        *,
+        undelivered_seconds: float = 5.0,
+    ) -> None:
         self._store = store
         self._queue = queue
         self._files = files
         self._retention = retention
+        self._undelivered_after = timedelta(seconds=undelivered_seconds)
 
     def sweep(self) -> None:
         """Adopt published results, requeue jobs whose lease has expired, deliver what waits undelivered."""
@@ -56,5 +66,5 @@ class Reaper:
                 _log.exception("event=reaper-failed")
 
     def _undelivered(self, job: JobRecord, waiting: set[Delivery]) -> bool:
-        old = datetime.now(UTC) - job.updated > _UNDELIVERED
+        old = datetime.now(UTC) - job.updated > self._undelivered_after
         return job.state is JobState.ACCEPTED and old and Delivery(job.id, job.attempt) not in waiting

@@ -38,11 +38,6 @@ class StateSettings(BaseSettings):
             return tuple(Path(part) for part in value.split(os.pathsep) if part)
         return value
 
-    @field_validator("keep_days", mode="before")
-    @classmethod
-    def _unset(cls, value: object) -> object:
-        return None if value == "" else value
-
     @property
     def bundle_dirs(self) -> tuple[Path, ...]:
         """The user's own bundles first: they win."""

@@ -77,9 +77,13 @@ class EmbeddedValkey:
         return self._server.pid if self._server is not None and self._server.poll() is None else None
 
     def start(self) -> None:
-        """Start the server and wait until it answers; Conflict if another one has the directory."""
+        """Start the server, again if it has died, and wait until it answers; Conflict if the directory is taken."""
+        if self.pid is not None:
+            return
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._lock = self._locked()
+        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._lock is None:
+            self._lock = self._locked()
         parent = os.getpid()
         with (self._directory / "valkey.log").open("ab") as log:
             self._server = subprocess.Popen(

@@ -1,0 +1,75 @@
+"""What is abandoned or old goes; what is in use or young stays."""
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from foveate.schema import JobState
+from jobs.files import FileStore
+from jobs.retention import ABANDONED, Retention
+from jobs.store import JobStore
+from tests.jobs.state import add_image, request_for
+
+DAY = 24 * 3600
+
+
+def later(days: float) -> datetime:
+    return datetime.now(UTC) + timedelta(days=days)
+
+
+def age(path: Path, seconds: float) -> None:
+    for each in (path, *path.rglob("*")):
+        os.utime(each, times=(time.time() - seconds,) * 2)
+
+
+def test_abandoned_work_goes_and_the_rest_stays(store: JobStore, files: FileStore) -> None:
+    live, _ = store.create(request_for("image"))
+    old, slow = files.new_upload(), files.new_upload()
+    for directory in (old, slow, files.jobs / live.id, files.jobs / "unknown"):
+        directory.mkdir(exist_ok=True)
+        age(directory, ABANDONED.total_seconds() + 60)
+    (slow / "content" / "image.tif").write_bytes(b"still arriving")
+    for digest in ("idle", "fresh", "held"):
+        with files.held_canvas(digest):
+            pass
+        if digest != "fresh":
+            age(files.canvases / f"{digest}.lock", ABANDONED.total_seconds() + 60)
+    with files.held_canvas("held"):
+        Retention(store, files, None).sweep()
+        assert sorted(path.name for path in files.canvases.glob("*.lock")) == ["fresh.lock", "held.lock"]
+    assert list(files.incoming.iterdir()) == [slow]
+    assert [path.name for path in files.jobs.iterdir()] == [live.id]
+
+
+def test_old_results_and_images_go_only_by_choice(store: JobStore, files: FileStore) -> None:
+    used, unused = add_image(files), add_image(files)
+    done, _ = store.create(request_for(used))
+    waiting, _ = store.create(request_for(used))
+    (files.results / done.id).mkdir()
+    (files.results / "of-a-lost-record").mkdir()
+    store.succeed(done.id)
+    for path in files.results.iterdir():
+        age(path, 8 * DAY)
+    Retention(store, files, None, now=lambda: later(8)).sweep()
+    assert len(list(files.results.iterdir())) == 2 and len(files.list_images()) == 2
+    Retention(store, files, 7, now=lambda: later(0)).sweep()
+    assert list(files.results.iterdir()) == []
+    assert len(files.list_images()) == 2
+    Retention(store, files, 7, now=lambda: later(8)).sweep()
+    assert [image.id for image in files.list_images()] == [used.id]
+    assert store.get(done.id).state is JobState.SUCCESSFUL
+    Retention(store, files, 7, now=lambda: later(15)).sweep()
+    assert [job.id for job in store.find()] == [waiting.id]
+    assert unused.id != used.id
+
+
+def test_a_sweep_is_not_repeated_at_once(store: JobStore, files: FileStore) -> None:
+    retention = Retention(store, files, None)
+    retention.sweep_when_due()
+    abandoned = files.new_upload()
+    age(abandoned, 2 * DAY)
+    retention.sweep_when_due()
+    assert abandoned.exists()
+    retention.sweep()
+    assert not abandoned.exists()

@@ -1,0 +1,95 @@
+"""The embedded server: durable, alone in its directory, gone with its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from foveate.errors import Conflict, ServiceUnreachable
+from jobs.valkey import EmbeddedValkey, connect
+
+
+def gone(pid: int, seconds: float = 10) -> bool:
+    """Whether the process ends within so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
+    for turn in range(3):
+        valkey = EmbeddedValkey(tmp_path)
+        valkey.start()
+        client = connect(valkey.url)
+        assert client.dbsize() == turn * 100
+        for k in range(100):
+            client.set(f"{turn}-{k}", k)
+        assert client.config_get("appendfsync") == {"appendfsync": "always"}
+        assert valkey.pid is not None
+        os.kill(valkey.pid, signal.SIGKILL)
+        client.close()
+        valkey.stop()
+        assert valkey.pid is None
+
+
+def test_two_servers_do_not_share_a_directory(tmp_path: Path) -> None:
+    with EmbeddedValkey(tmp_path) as first:
+        with pytest.raises(Conflict, match=str(tmp_path)):
+            EmbeddedValkey(tmp_path).start()
+        assert first.pid is not None
+    with EmbeddedValkey(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_the_server_ends_with_its_parent(tmp_path: Path, end: signal.Signals) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from jobs.valkey import EmbeddedValkey\n"
+        "valkey = EmbeddedValkey(Path(sys.argv[1])); valkey.start(); print(valkey.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.send_signal(end)
+        parent.wait()
+    assert gone(pid)
+    with EmbeddedValkey(tmp_path):
+        pass
+
+
+def test_more_callers_than_connections_wait(server: EmbeddedValkey) -> None:
+    client = connect(server.url)
+    failures: list[Exception] = []
+
+    def poll() -> None:
+        try:
+            for _ in range(10):
+                client.ping()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=poll) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    assert failures == []
+
+
+def test_no_url_is_an_error_that_hides_the_password() -> None:
+    with pytest.raises(ServiceUnreachable) as caught:
+        connect("valkey+what://user:secret@host/0")
+    assert "secret" not in caught.value.message
