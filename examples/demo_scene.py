@@ -15,14 +15,14 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.transform import from_origin
+from rasterio import Affine
 from rasterio.windows import Window
 
 HERE = Path(__file__).parent
 MOSAICS = ("dubai-mosaic-4.jpg", "dubai-mosaic-7.jpg")
 SIDE = 8192
 BAND = 512
-POSITION = {"crs": "EPSG:32640", "transform": from_origin(400_000, 2_700_000, 0.5, 0.5)}
+POSITION = {"crs": "EPSG:32640", "transform": Affine(0.5, 0, 400_000, 0, -0.5, 2_700_000)}
 NOTE = (
     "Foveate's demo scene: two mosaics of Dubai (4 and 7) side by side, mirrored downwards to fill the square. "
     "The position (UTM 40N) and the pixel size (0.5 m) are invented."
