@@ -102,10 +102,10 @@ def _checked_kind(info: ImageInfo, card: BundleCard, options: SegmentOptions) ->
         return ()
     if not options.force:
         raise KindMismatch(
-            f"{info.name} is a {info.kind}, and {card.name} was trained on a {card.input.kind}",
+            f"{info.name} is a {info.kind}, and {card.name} was trained on {card.input.kind}s",
             hint="choose a bundle for it with --model, or say --force if you know better",
         )
-    return (f"a {info.kind} through {card.name}, a bundle for a {card.input.kind} (--force)",)
+    return (f"a {info.kind} through {card.name}, a bundle for {card.input.kind}s (--force)",)
 
 
 def _spacing(

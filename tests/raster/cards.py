@@ -45,7 +45,7 @@ def make_card(**changes: Any) -> BundleCard:
         "std": [0.25] * len(names),
         "spacing": spacing,
         "spacing_unit": changes.pop("spacing_unit", None if spacing is None else "um"),
-        "spacing_range": changes.pop("spacing_range", None if spacing is None else (0.2, 1.3)),
+        "spacing_range": changes.pop("spacing_range", None if spacing is None else (0.15, 1.3)),
     }
     fields: dict[str, Any] = {
         "format": 1,

@@ -61,7 +61,7 @@ def test_spacing_of_the_user_wins() -> None:
         (PICTURE, {}, "unknown"),
         (make_info(kind="slide", spacing=micrometres(2.0)), {}, "2 µm"),
         (make_info(kind="slide", spacing=micrometres(0.5, 2.0)), {}, "0.5 x 2 µm"),
-        (make_info(kind="slide", spacing=micrometres(0.1999)), {}, "0.2 to 1.3 µm"),
+        (make_info(kind="slide", spacing=micrometres(0.1499)), {}, "0.15 to 1.3 µm"),
         (SLIDE, {"spacing": 5.0}, "5 µm"),
         (make_info(spacing=metres(0.5)), {}, "0.5 m"),
         (SCENE, {"force": True}, "0.3 m"),
@@ -71,11 +71,11 @@ def test_unknown_or_wrong_spacing_is_refused_with_the_remedy(info: Any, options:
     with pytest.raises(SpacingMismatch, match=says) as refusal:
         fit(info, GLANDS, SegmentOptions(**options))
     assert "spacing" in refusal.value.hint
-    assert "0.2 to 1.3 µm" in refusal.value.hint
+    assert "0.15 to 1.3 µm" in refusal.value.hint
 
 
 def test_the_ends_of_the_range_are_inside() -> None:
-    for side in (0.2, 1.3):
+    for side in (0.15, 1.3):
         assert fit(make_info(kind="slide", spacing=micrometres(side)), GLANDS, SegmentOptions())
 
 
