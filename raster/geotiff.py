@@ -25,7 +25,7 @@ from raster.levels import is_reduction, trusted_levels
 from raster.limits import Limits
 from raster.orientation import upright
 from raster.palette import Palette
-from raster.picture import check_png_complete, exif_orientation
+from raster.picture import exif_orientation, png_chunks
 from raster.sidecars import Sidecars, find_sidecars
 from raster.spacing import ground_spacing
 from raster.tiffheader import TiffHeader, read_tiff_header
@@ -49,8 +49,7 @@ def open_file(path: Path, *, sidecars: bool, limits: Limits) -> RasterImage:
     """The image at `path` as GDAL sees it, upright; its sidecars only if `sidecars`, and never one that is a VRT."""
     content = content_of(path)
     header = read_tiff_header(path) if content is Content.TIFF else None
-    if content is Content.PNG:
-        check_png_complete(path)
+    chunks = png_chunks(path) if content is Content.PNG else {}
     found = find_sidecars(path) if sidecars else Sidecars()
     image = RasterioImage(path, _DRIVERS[content], header, limits, sidecars=found.usable)
     try:
@@ -66,7 +65,9 @@ def open_file(path: Path, *, sidecars: bool, limits: Limits) -> RasterImage:
         raise
     if image.info.kind != "picture":
         return image
-    return upright(image, header.orientation if header else exif_orientation(image.tags()))
+    if header is not None:
+        return upright(image, header.orientation)
+    return upright(image, exif_orientation(image.tags(), chunks.get("eXIf")))
 
 
 class RasterioImage:
@@ -186,7 +187,7 @@ class RasterioImage:
             transform=None if transform is None else tuple(transform)[:6],
             gcps=[(p.col, p.row, p.x, p.y, p.z or 0.0) for p in gcps],
             area_or_point=main.tags().get("AREA_OR_POINT") if placed else None,
-            nodata=None if nodata is None else float(nodata),
+            nodata=None if nodata is None or np.isnan(nodata) else float(nodata),
             validity=self._validity(),
         )
 

@@ -117,9 +117,9 @@ def _candidates(path: Path, limits: Limits) -> list[str]:
 
 
 def _tiff_candidates(path: Path, limits: Limits) -> list[str]:
-    """OpenSlide opens any tiled TIFF, losing place, nodata and palette: it gets only what the header shows a slide.
+    """OpenSlide opens any tiled TIFF, losing place, nodata and palette: it gets only what carries a scanner's name.
 
-    A generic pyramid goes to rasterio, whose levels are exact pixel grids, unless only OpenSlide sees its levels.
+    Generic pyramids go to rasterio, which sees the same levels, on exact pixel grids, and all types.
     """
     header = importlib.import_module("raster.tiffheader").read_tiff_header(path)
     limits.check_size(path, header.width, header.height, header.bands)
@@ -128,11 +128,8 @@ def _tiff_candidates(path: Path, limits: Limits) -> list[str]:
         return ["rasterio"]
     if header.ome:
         return ["tifffile", "rasterio"]
-    vendor = _slide_vendor(path)
-    if vendor not in (None, "generic-tiff"):
+    if _slide_vendor(path) is not None:
         return ["openslide", "rasterio"]
-    if vendor and header.plain and header.spacing and header.unmarked_levels:
-        return ["openslide", "rasterio", "tifffile"]
     return ["rasterio", "tifffile"]
 
 

@@ -14,18 +14,17 @@ import openslide
 from numpy.typing import NDArray
 
 from foveate.errors import ImageUnreadable
-from foveate.schema import ImageInfo, LevelInfo
+from foveate.schema import ImageInfo, LevelInfo, SpacingInfo
 from raster.content import Content, content_of, unsupported
 from raster.geometry import Region
 from raster.image import Pixels, RasterImage, spelled
 from raster.limits import Limits
-from raster.spacing import resolution_spacing, slide_spacing
+from raster.spacing import slide_spacing
 
 VENDORS = frozenset(
     {
         "aperio",
         "dicom",
-        "generic-tiff",
         "hamamatsu",
         "huron",
         "leica",
@@ -37,7 +36,8 @@ VENDORS = frozenset(
         "zeiss",
     }
 )
-_OPAQUE = frozenset({"aperio", "generic-tiff", "hamamatsu", "huron", "philips-tiff"})
+"""OpenSlide's formats but "generic-tiff", which is no scanner's: any tiled TIFF is one."""
+_OPAQUE = frozenset({"aperio", "hamamatsu", "huron", "philips-tiff"})
 """Vendors whose every pixel is data; others leave parts of the canvas unscanned, which OpenSlide shows see-through."""
 _FALLBACK_TILE = 256
 _T = TypeVar("_T")
@@ -130,7 +130,7 @@ class SlideImage:
             levels=_levels(handle, properties),
             bands=["red", "green", "blue"],
             dtype="uint8",
-            spacing=_spacing(properties, vendor),
+            spacing=_spacing(properties),
             crs=None,
             transform=None,
             validity="none" if bounds is None and vendor in _OPAQUE else "bounds",
@@ -206,11 +206,8 @@ def _bounds(properties: dict[str, str], width: int, height: int) -> tuple[int, i
     return None if region.empty else (region.x, region.y, region.width, region.height)
 
 
-def _spacing(properties: dict[str, str], vendor: str) -> Any:
+def _spacing(properties: dict[str, str]) -> SpacingInfo | None:
     x, y = (_positive(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
-    if vendor == "generic-tiff" and x and y:
-        # OpenSlide takes these from the resolution tags without asking whether they are mere defaults.
-        return resolution_spacing(10_000 / x, 10_000 / y, 3)
     return slide_spacing(x, y, "openslide.mpp-x, openslide.mpp-y")
 
 

@@ -16,37 +16,23 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 _GEOREFERENCE = (33550, 33922, 34264, 34735, 50844)
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (GeoTIFF 1.1), RPCCoefficient."""
-_NODATA = 42113
-_PALETTE = 3
-_PAGES_EXAMINED = 64
 
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """What page 0 says of itself, and what the later pages are."""
+    """What page 0 says of itself."""
 
     width: int
     height: int
     bands: int
-    bits: int
     georeferenced: bool
-    has_nodata: bool
-    palette: bool
     orientation: int
     """TIFF 6.0 tag 274; 1 is upright."""
     spacing: SpacingInfo | None
     """From the resolution tags, if believable."""
     ome: bool
-    subifd_levels: bool
-    unmarked_levels: bool
-    """Smaller pages of the same shape that do not call themselves reductions: OpenSlide sees them, GDAL does not."""
     fullest: tuple[tuple[int, int], ...]
     """Centres (x, y) of the stored blocks with the most bytes: where there is something to see."""
-
-    @property
-    def plain(self) -> bool:
-        """Nothing that a slide would not have: no place on Earth, no nodata, no palette, 8 bits."""
-        return not (self.georeferenced or self.has_nodata or self.palette) and self.bits == 8
 
 
 def read_tiff_header(path: Path) -> TiffHeader:
@@ -68,15 +54,10 @@ def _header(file: tifffile.TiffFile) -> TiffHeader:
         width=int(page.imagewidth),
         height=int(page.imagelength),
         bands=int(page.samplesperpixel),
-        bits=int(np.max(page.bitspersample)),
         georeferenced=any(code in tags for code in _GEOREFERENCE),
-        has_nodata=_NODATA in tags,
-        palette=page.photometric == _PALETTE,
         orientation=_number(tags, 274, 1),
         spacing=resolution_spacing(_ratio(tags, 282), _ratio(tags, 283), _number(tags, 296, 2)),
         ome=bool(file.is_ome),
-        subifd_levels=330 in tags,
-        unmarked_levels=_unmarked_levels(file),
         fullest=_fullest(page),
     )
 
@@ -89,21 +70,6 @@ def _number(tags: tifffile.TiffTags, code: int, default: int) -> int:
 def _ratio(tags: tifffile.TiffTags, code: int) -> float:
     value = tags.valueof(code, (0, 1))
     return value[0] / value[1] if isinstance(value, tuple) and len(value) == 2 and value[1] else 0.0
-
-
-def _unmarked_levels(file: tifffile.TiffFile) -> bool:
-    first = file.pages.first
-    for index in range(1, _PAGES_EXAMINED):
-        try:
-            page = file.pages[index]
-        except IndexError:
-            return False
-        if not isinstance(page, tifffile.TiffPage) or page.is_reduced or not page.is_tiled:
-            continue
-        skew = abs(page.imagewidth * first.imagelength - page.imagelength * first.imagewidth)
-        if page.imagewidth < first.imagewidth and skew <= 2 * (first.imagewidth + first.imagelength):
-            return True
-    return False
 
 
 def _fullest(page: tifffile.TiffPage, count: int = 3) -> tuple[tuple[int, int], ...]:

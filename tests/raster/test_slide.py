@@ -132,7 +132,7 @@ def test_slide_without_bounds_is_data_where_it_was_scanned() -> None:
 def test_handle_is_opened_again_after_an_error() -> None:
     image, handles = faked("mirax")
     handles[0].fail = True
-    with pytest.raises(ImageUnreadable, match="10 x 10 px at .5, 6. of level 0 .*a tile is damaged"):
+    with pytest.raises(ImageUnreadable, match=r"10 x 10 px at \(5, 6\) of level 0 .*a tile is damaged"):
         image.read(0, Region(5, 6, 10, 10))
     assert handles[0].closed
     assert image.read(0, Region(200, 150, 1, 1)).values.tolist() == [[[200, 100, 50]]]

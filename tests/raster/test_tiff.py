@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tifffile
 from foveate.errors import ImageUnreadable
 from raster.geometry import Region
 from raster.image import ImageRef, RasterImage, open_image
+from raster.tiff import TiffImage
 from tests.raster.contract import DATA, ReaderContract, whole
 
 ODD = DATA / "slides/OS-2-ndpi.ome.tif"
@@ -93,12 +95,13 @@ def test_only_the_blocks_touched_are_decoded(tmp_path: Path, monkeypatch: pytest
     write_pyramid(tmp_path / "a.ome.tif")
     with closing(open_image(ImageRef(tmp_path / "a.ome.tif"))) as image:
         asked: list[int] = []
-        decoded = type(image)._decoded  # type: ignore[attr-defined]
-        monkeypatch.setattr(
-            type(image),
-            "_decoded",
-            lambda self, key, page, index: asked.append(index) or decoded(self, key, page, index),
-        )
+        decoded = TiffImage._decoded
+
+        def counted(self: TiffImage, key: Any, page: Any, index: int) -> Any:
+            asked.append(index)
+            return decoded(self, key, page, index)
+
+        monkeypatch.setattr(TiffImage, "_decoded", counted)
         image.read(0, Region(64, 64, 64, 64))
     assert asked == [6, 6]
 
@@ -107,6 +110,5 @@ def test_cut_file_names_the_block(tmp_path: Path) -> None:
     data = ODD.read_bytes()
     cut = tmp_path / "cut.ome.tif"
     cut.write_bytes(data[: len(data) // 2])
-    with pytest.raises(ImageUnreadable, match=r"cut\.ome\.tif"):
-        with closing(open_image(ImageRef(cut))) as image:
-            whole(image)
+    with pytest.raises(ImageUnreadable, match=r"cut\.ome\.tif"), closing(open_image(ImageRef(cut))) as image:
+        whole(image)
