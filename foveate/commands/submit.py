@@ -130,7 +130,11 @@ def _send(client: Client, submission: Submission, options: SegmentOptions) -> No
     try:
         with show_progress(f"upload {image.name}") as report:
             stored = client.upload(image, lambda share: report(share, ""))
-        job = client.submit(stored.id, **options.model_dump())
+        try:
+            job = client.submit(stored.id, **options.model_dump())
+        except FoveateError:
+            client.delete_image(stored.id)  # nobody would know of it
+            raise
     except FoveateError as error:
         submission.fail(error)
     else:
