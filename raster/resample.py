@@ -43,13 +43,22 @@ def resample(values: NDArray[Any], origin: Region, box: tuple[float, float, floa
     ratio = ((box[2] - box[0]) / size.width, (box[3] - box[1]) / size.height)
     local = (box[0] - origin.x, box[1] - origin.y, box[2] - origin.x, box[3] - origin.y)
     if not _is_whole(box, ratio):
-        return _by_band(values, lambda plane: plane.resize((size.width, size.height), Image.Resampling.BILINEAR, local))
+        return _by_band(values, lambda plane: _slanted(plane, size, local, min(ratio)))
     x0, y0 = round(local[0]), round(local[1])
     step_x, step_y = round(ratio[0]), round(ratio[1])
     part = values[y0 : y0 + size.height * step_y, x0 : x0 + size.width * step_x]
     if (step_x, step_y) == (1, 1):
         return part
     return _by_band(part, lambda plane: plane.reduce((step_x, step_y)))
+
+
+def _slanted(plane: Image.Image, size: Size, box: tuple[float, float, float, float], ratio: float) -> Image.Image:
+    if ratio >= 1:
+        return plane.resize((size.width, size.height), Image.Resampling.BILINEAR, box)
+    # Enlarging: an output pixel is the mean over its area, since points of the interpolant would shift a small object
+    # by up to 0.05 pixels; four points are as good as the area.
+    finer = plane.resize((2 * size.width, 2 * size.height), Image.Resampling.BILINEAR, box)
+    return finer.reduce(2)
 
 
 def _is_whole(box: tuple[float, float, float, float], ratio: tuple[float, float]) -> bool:

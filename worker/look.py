@@ -94,9 +94,16 @@ def _places(count: int, lattice: Lattice, step: int, length: int) -> NDArray[np.
 def _bands(predictor: Predictor, values: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """(first row, probabilities (D, at most BAND + 1, width)): one row more than the band, to interpolate into."""
     height = values.shape[0]
+    whole = None
+    if predictor.card.foveation is not None and predictor.card.foveation.norm == "instance":
+        # Instance norm looks at all of its input, so a band would not give what the whole gives.
+        whole = predictor.distribution(np.ascontiguousarray(values))
     for first in range(0, height, _BAND):
         last = min(first + _BAND + 1, height)
         low, high = max(0, first - _REACH), min(height, last + _REACH)
+        if whole is not None:
+            yield first, whole[:, first:last]
+            continue
         probabilities = predictor.distribution(np.ascontiguousarray(values[low:high]))
         yield first, probabilities[:, first - low : last - low]
 
