@@ -21,8 +21,8 @@ class Limits:
     bands: int = 16
     block_bytes: int = 256 * 1024**2
     """One stored tile or strip, decoded; reading a single pixel costs a whole one."""
-    pixels_per_byte: int = 2**18
-    """A sparse TIFF in tiles of 2048 px spends 16 bytes of index on 2**22 pixels; who claims more is not honest."""
+    pixels_per_byte: int = 2**19
+    """An empty sparse TIFF in tiles of 2048 px spends 12 bytes of index on 2**22 pixels; more is no honest claim."""
     checked_pixels: int = 2**30
     """Below this size a small file is believed whatever it claims."""
 

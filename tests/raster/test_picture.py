@@ -73,14 +73,14 @@ def test_all_eight_orientations_in_every_container(tmp_path: Path, orientation: 
     path = tmp_path / f"a.{end}"
     exif = Image.Exif()
     exif[274] = orientation
-    options: dict[str, Any] = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}.get(end, {})
+    options: dict[str, dict[str, Any]] = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}
     if end == "tif":
         tifffile.imwrite(path, ramp, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
         stored = Image.fromarray(ramp)
         stored.info["exif"] = exif.tobytes()
         expected = np.asarray(ImageOps.exif_transpose(stored))
     else:
-        Image.fromarray(ramp).save(path, exif=exif.tobytes(), **options)
+        Image.fromarray(ramp).save(path, exif=exif.tobytes(), **options.get(end, {}))
         with Image.open(path) as picture:
             expected = np.asarray(ImageOps.exif_transpose(picture))
     with closing(open_image(ImageRef(path))) as image:
