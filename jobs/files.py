@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from foveate.errors import DiskFull, ImageUnknown, ResultGone, ResultUnknown
+from foveate.errors import DiskFull, ImageUnknown, OptionInvalid, ResultGone, ResultUnknown
 from jobs.records import ImageRecord, new_id
 
 RESERVE_BYTES = 256 * 1024 * 1024
@@ -56,7 +56,7 @@ class FileStore:
         self.results = self.data / "results"
         self.models = self.data / "models"
         for directory in (self.images, self.incoming, self.canvases, self.jobs, self.results, self.models):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
 
     def require_space(self, needed_bytes: int) -> None:
         """DiskFull unless `needed_bytes` fit and leave RESERVE_BYTES free."""
@@ -191,7 +191,12 @@ class FileStore:
 
     def idle_canvases(self, before: datetime) -> list[str]:
         """Digests of the canvases that nobody has let go of since `before`; one may be held at this moment."""
-        return [path.stem for path in self.canvases.glob("*.lock") if path.stat().st_mtime < before.timestamp()]
+        idle = []
+        for lock in self.canvases.glob("*.lock"):
+            with suppress(FileNotFoundError):  # another sweeper was faster
+                if lock.stat().st_mtime < before.timestamp():
+                    idle.append(lock.stem)
+        return idle
 
     def drop_canvas(self, digest: str) -> bool:
         """Remove a canvas; False if a worker holds it."""
@@ -213,6 +218,17 @@ class FileStore:
         except FileNotFoundError:
             return
         shutil.rmtree(trash, ignore_errors=True)
+
+
+def make_directory(directory: Path) -> None:
+    """Make `directory` and its parents; OptionInvalid where that cannot be done."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionInvalid(
+            f"the directory {directory} cannot be made: {error.strerror}",
+            hint="choose another with --data or FOVEATE_DATA, or mend its permissions",
+        ) from error
 
 
 def sync_tree(directory: Path) -> None:
@@ -246,8 +262,16 @@ def _locked(path: Path, mode: int) -> Iterator[None]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, mode)
-            if path.exists() and os.fstat(handle).st_ino == path.stat().st_ino:
+            if _is(path, handle):
                 yield
                 return
         finally:
             os.close(handle)
+
+
+def _is(path: Path, handle: int) -> bool:
+    """Whether `path` is still the file that is open as `handle`."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False

@@ -35,8 +35,13 @@ class StateSettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(Path(part) for part in value.split(os.pathsep) if part)
+            return tuple(Path(part).expanduser() for part in value.split(os.pathsep) if part)
         return value
+
+    @field_validator("data")
+    @classmethod
+    def _at_home(cls, value: Path) -> Path:
+        return value.expanduser()
 
     @property
     def bundle_dirs(self) -> tuple[Path, ...]:

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from foveate.errors import Conflict, EngineMissing, ServiceUnreachable, Unexpected
+from jobs.files import make_directory
 from jobs.lifeline import die_with_parent
 
 __all__ = ["EmbeddedValkey", "connect", "valkey_errors"]
@@ -80,7 +81,7 @@ class EmbeddedValkey:
         """Start the server, again if it has died, and wait until it answers; Conflict if the directory is taken."""
         if self.pid is not None:
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self._directory)
         self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._lock is None:
             self._lock = self._locked()

@@ -33,10 +33,10 @@ from worker.spec import JobSpec
 __all__ = ["PIPELINE", "Ended", "Engine", "Pipeline", "Progress", "Ready"]
 
 PIPELINE = "worker.pipeline:run"
-Pipeline = Callable[[JobSpec, Callable[[str, float], None], Callable[[], bool]], None]
+Pipeline = Callable[[JobSpec, Callable[[str, float], None], Callable[[], bool]], object]
 """run(spec, report(stage, fraction), dismissed()): fills spec.out, or raises; asks `dismissed` between batches."""
 
-_REPORT_SECONDS = 0.25
+_REPORT_SECONDS = 0.2
 _EXIT_SECONDS = 5.0
 """How long an engine may take to end after it has closed its pipe."""
 

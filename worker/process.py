@@ -26,7 +26,7 @@ from worker.spec import JobSpec, canvas_digest
 
 __all__ = ["Worker", "run_job", "run_worker"]
 
-_TICK_SECONDS = 0.5
+_TICK_SECONDS = 0.25
 """How often a running job's record is read, or written where there is progress."""
 _TAKE_SECONDS = 1
 _OUTAGE_SECONDS = 1.0
@@ -168,8 +168,7 @@ def _attempt(worker: Worker, job_id: str, attempt: int) -> Ended:
         reader=image.info.reader,
         bundle_sha256=bundle_digest(bundle.directory),
         options=request.options,
-        device=settings.device,
-        block=settings.block,
+        machine=(settings.device, settings.memory_gb, settings.block),
     )
     with worker.files.held_canvas(digest) as canvas, worker.files.attempt(job_id, attempt) as scratch:
         spec = JobSpec(

@@ -36,8 +36,16 @@ class JobSpec(Wire):
 
 
 def canvas_digest(
-    *, image_sha256: str, reader: str, bundle_sha256: str, options: SegmentOptions, device: str, block: int | None
+    *,
+    image_sha256: str,
+    reader: str,
+    bundle_sha256: str,
+    options: SegmentOptions,
+    machine: tuple[str, float, int | None],
 ) -> str:
-    """Names the canvas that this configuration may continue: whatever can change a committed block is in it."""
-    parts = (foveate.__version__, image_sha256, reader, bundle_sha256, options.model_dump_json(), device, str(block))
+    """Names the canvas that this configuration may continue: whatever can change a committed block is in it.
+
+    `machine` is (device, memory in GB, block): the last two decide how the image is cut into blocks.
+    """
+    parts = (foveate.__version__, image_sha256, reader, bundle_sha256, options.model_dump_json(), *map(str, machine))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foveate.errors import DiskFull, ImageUnknown, ResultGone, ResultUnknown
+from foveate.errors import DiskFull, ImageUnknown, OptionInvalid, ResultGone, ResultUnknown
 from jobs.files import FileStore, disk_errors
 from tests.jobs.state import add_image
 
@@ -120,3 +120,9 @@ def test_a_full_disk_has_its_own_error(files: FileStore) -> None:
         Path("/dev/full").write_text("one byte too many")
     with pytest.raises(FileNotFoundError), disk_errors(files.data):
         (files.data / "nothing").read_text()
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OptionInvalid, match=f"{tmp_path}/file/images"):
+        FileStore(tmp_path / "file")
