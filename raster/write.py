@@ -59,9 +59,11 @@ class MaskWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with writing(self._scratch):
-            self._dataset.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        try:
+            with writing(self._scratch):
+                self._dataset.close()
+        finally:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
     def counts(self) -> NDArray[np.int64]:

@@ -1,0 +1,104 @@
+"""Polygons are whole, exact and valid wherever the tile borders fall."""
+
+import numpy as np
+import pytest
+import rasterio.features
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from raster.components import label_components
+from raster.geometry import Size
+from raster.polygonize import Outline, outlines
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+sides = st.integers(1, 16)
+masks = st.tuples(sides, sides).flatmap(
+    lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 255]), fill=st.nothing())
+)
+
+
+def outlined(mask: NDArray[np.uint8], tile: int, minimum: int = 1) -> list[Outline]:
+    size = Size(mask.shape[1], mask.shape[0])
+    return list(outlines(size, lambda region: mask[region.slices()], lambda: minimum, tile))
+
+
+def components(mask: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """(value, pixels) of every component, by another library."""
+    found = []
+    for value in np.unique(mask[mask != 255]).tolist():
+        areas = np.bincount(ndimage.label(mask == value)[0].ravel())[1:]
+        found += [(value, int(area)) for area in areas]
+    return sorted(found)
+
+
+@given(mask=masks)
+def test_components_agree_with_another_library(mask: NDArray[np.uint8]) -> None:
+    found = label_components(mask)
+    assert np.array_equal(found.values[found.labels], mask)
+    examined = found.values != 255
+    pairs = zip(found.values[examined].tolist(), found.areas[examined].tolist(), strict=True)
+    assert sorted(pairs) == components(mask)
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask=masks, tile=st.integers(2, 12), enlarged=st.sampled_from([1, 3]))
+def test_noise_comes_back_exactly_for_any_tile_size(mask: NDArray[np.uint8], tile: int, enlarged: int) -> None:
+    mask = np.kron(mask, np.ones((enlarged, enlarged), dtype=np.uint8))
+    found = outlined(mask, tile)
+    assert sorted((outline.value, outline.pixels) for outline in found) == components(mask)
+    for outline in found:
+        assert outline.polygon.is_valid
+        assert outline.polygon.area == outline.pixels
+    back = np.full(mask.shape, 255, dtype=np.uint8)
+    if found:
+        shapes = [(outline.polygon, outline.value) for outline in found]
+        back = rasterio.features.rasterize(shapes, out_shape=mask.shape, fill=255, dtype=np.uint8)
+    assert np.array_equal(back, mask)
+
+
+@pytest.mark.parametrize("phase_x", range(8))
+@pytest.mark.parametrize("phase_y", range(8))
+def test_a_disc_on_every_border_phase_is_one_polygon(phase_x: int, phase_y: int) -> None:
+    y, x = np.mgrid[:40, :40]
+    disc = (x - 16 - phase_x) ** 2 + (y - 16 - phase_y) ** 2 <= 11**2
+    found = outlined(np.where(disc, 1, 255).astype(np.uint8), tile=8)
+    assert len(found) == 1
+    assert found[0].polygon.area == disc.sum()
+    whole = outlined(np.where(disc, 1, 255).astype(np.uint8), tile=64)
+    assert found[0].polygon.equals(whole[0].polygon)
+    assert len(shapely.get_coordinates(found[0].polygon)) == len(shapely.get_coordinates(whole[0].polygon))
+
+
+def test_holes_and_islands_across_borders() -> None:
+    mask = np.zeros((30, 30), dtype=np.uint8)
+    mask[3:27, 3:27] = 1
+    mask[6:24, 6:24] = 0
+    mask[9:21, 9:21] = 1
+    mask[13:17, 13:17] = 255
+    found = outlined(mask, tile=7)
+    assert sorted((outline.pixels, len(outline.polygon.interiors)) for outline in found) == [
+        (12 * 12 - 16, 1),
+        (18 * 18 - 12 * 12, 1),
+        (24 * 24 - 18 * 18, 1),
+        (30 * 30 - 24 * 24, 1),
+    ]
+
+
+def test_small_pieces_of_a_large_component_are_not_lost() -> None:
+    mask = np.full((16, 16), 255, dtype=np.uint8)
+    mask[7:9, 2:14] = 1
+    mask[0, 0] = 1
+    assert [outline.pixels for outline in outlined(mask, tile=8, minimum=20)] == [24]
+
+
+def test_a_rising_minimum_is_asked_again() -> None:
+    mask = np.full((4, 12), 255, dtype=np.uint8)
+    mask[1, 1] = mask[1, 5] = mask[1, 9] = 1
+    minima = iter([1, 1, 2, 1])
+    found = outlines(Size(12, 4), lambda region: mask[region.slices()], lambda: next(minima), 4)
+    assert len(list(found)) == 2
