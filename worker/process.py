@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from foveate.card import bundle_digest
-from foveate.errors import EngineMissing, FoveateError, ServiceUnreachable, Unexpected, WorkerLost
+from foveate.errors import DiskFull, EngineMissing, FoveateError, ServiceUnreachable, Unexpected, WorkerLost
 from jobs.catalog import Catalog
 from jobs.files import FileStore
 from jobs.queue import Delivery, JobQueue
@@ -189,8 +189,8 @@ def _attempt(worker: Worker, job_id: str, attempt: int) -> Ended:
         ended = _drive(worker, spec, attempt)
         if ended.error is None:
             _publish(worker, job_id, attempt, spec.out)
-    if ended.error is None:
-        worker.files.drop_canvas(digest)
+    if ended.error is None or ended.error.code == DiskFull.code:
+        worker.files.drop_canvas(digest)  # on a full disk nobody could even record the failure
     return ended
 
 

@@ -200,6 +200,8 @@ def test_an_error_that_no_attempt_mends_fails_at_once(site: Site, error: str) ->
     assert (failed.state, failed.attempt) == (JobState.FAILED, 1)
     assert failed.error is not None and failed.error.hint
     assert "the fake" in failed.error.message
+    # Committed blocks stay for the next job, but not where they fill the disk.
+    site.wait(lambda: any(site.files.canvases.iterdir()) is not (error == "DiskFull"))
 
 
 def test_a_job_whose_image_or_bundle_is_gone_fails_with_the_reason(site: Site) -> None:
