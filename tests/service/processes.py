@@ -73,7 +73,12 @@ def running_api(
     data: Path, valkey_url: str, module: tuple[str, ...] = ("service", "--fd"), **settings: str
 ) -> Iterator[Service]:
     log = data / f"api-{len(list(data.glob('api-*')))}.log"
-    environment = {"FOVEATE_DATA": str(data), "FOVEATE_VALKEY_URL": valkey_url, "FOVEATE_BUNDLES": str(data / "none"), **settings}
+    environment = {
+        "FOVEATE_DATA": str(data),
+        "FOVEATE_VALKEY_URL": valkey_url,
+        "FOVEATE_BUNDLES": str(data / "none"),
+        **settings,
+    }
     with socket.create_server(("127.0.0.1", 0)) as bound:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         words = ["-m", *module, str(bound.fileno())]

@@ -1,0 +1,57 @@
+"""One table makes every error HTTP."""
+
+import pytest
+
+from foveate import errors
+from foveate.errors import FoveateError, error_of
+from service.errors import STATUS, status_of
+
+
+def below(kind: type[FoveateError]) -> list[type[FoveateError]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in below(child))]
+
+
+EVERY = below(FoveateError)
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
+def test_blame_agrees_with_the_exit_code(kind: type[FoveateError]) -> None:
+    """What the caller can mend is 4xx on the wire and 2 on the command line; the rest is 5xx and 1."""
+    assert (status_of(kind) < 500) == (kind.exit_code == 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (errors.OptionInvalid, 400),
+        (errors.ImageUnreadable, 400),
+        (errors.ImageUnsupported, 415),
+        (errors.SpacingMismatch, 400),
+        (errors.JobUnknown, 404),
+        (errors.ResultNotReady, 404),
+        (errors.ResultGone, 410),
+        (errors.ImageInUse, 409),
+        (errors.Unauthorized, 401),
+        (errors.UploadTooLarge, 413),
+        (errors.UploadInvalid, 400),
+        (errors.DiskFull, 507),
+        (errors.ServiceUnreachable, 503),
+        (errors.CoverageHole, 500),
+    ],
+)
+def test_status(kind: type[FoveateError], status: int) -> None:
+    assert status_of(kind) == status
+
+
+def test_table_has_no_useless_row() -> None:
+    assert all(STATUS[kind] != status_of(kind.__mro__[1]) for kind in STATUS if kind.__mro__[1] is not FoveateError)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EVERY if not kind.__subclasses__()], ids=lambda kind: kind.code)
+def test_code_leads_back_to_the_class(kind: type[FoveateError]) -> None:
+    error = error_of(kind.code, "message", "hint")
+    assert (type(error), error.message, error.hint) == (kind, "message", "hint")
+
+
+def test_unknown_code_is_unexpected() -> None:
+    assert type(error_of("from-the-future", "m", "h")) is errors.Unexpected
