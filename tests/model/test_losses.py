@@ -1,0 +1,60 @@
+"""Losses: class weights, ignored pixels, and the exact gradient of the expected loss."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from model.data import IGNORE
+from model.losses import class_weights, expected_loss, segmentation_loss, window_losses
+
+
+def test_weights_have_mean_one_over_pixels_and_favour_the_rare() -> None:
+    shares = [0.7, 0.2, 0.1, 0.0]
+    weights = class_weights(shares, 0.35)
+    assert float((weights * torch.tensor(shares)).sum()) == pytest.approx(1)
+    assert weights[2] / weights[0] == pytest.approx(7**0.35)
+    assert weights[3] == 0
+    assert class_weights([0.5, 0.5], 0).tolist() == [1, 1]
+
+
+def test_ignored_pixels_neither_count_nor_pull() -> None:
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    labels = torch.randint(0, 3, (1, 4, 4))
+    labels[:, :2] = IGNORE
+    loss = segmentation_loss(logits, labels, torch.ones(3))
+    assert torch.allclose(loss, functional.cross_entropy(logits[:, :, 2:], labels[:, 2:]))
+    loss.backward()
+    assert logits.grad is not None and logits.grad[:, :, :2].abs().max() == 0
+
+
+def test_a_batch_without_labels_costs_nothing() -> None:
+    logits = torch.randn(1, 2, 4, 4, requires_grad=True)
+    loss = segmentation_loss(logits, torch.full((1, 4, 4), IGNORE), torch.ones(2))
+    loss.backward()
+    assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
+
+
+def test_window_losses_are_those_of_each_window_alone() -> None:
+    scores = torch.rand(3, 4, 5, 5).softmax(dim=1)
+    labels = torch.randint(0, 4, (3, 5, 5))
+    labels[1, 0] = IGNORE
+    weights = torch.tensor([1.0, 2.0, 0.5, 1.0])
+    losses, labelled = window_losses(scores, labels, weights)
+    assert labelled.tolist() == pytest.approx([1, 0.8, 1])
+    for n in range(3):
+        alone = segmentation_loss(scores[n : n + 1].log(), labels[n : n + 1], weights)
+        assert losses[n].item() == pytest.approx(alone.item(), rel=1e-5)
+
+
+def test_a_certain_mistake_costs_a_bounded_amount() -> None:
+    scores = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)
+    losses, _ = window_losses(scores, torch.zeros(1, 1, 1, dtype=torch.long), torch.ones(2))
+    assert losses.item() == pytest.approx(13.8155, rel=1e-4)
+
+
+def test_expected_loss_has_the_losses_as_its_gradient() -> None:
+    distribution = torch.rand(6, 3).softmax(dim=1).requires_grad_()
+    losses, importance = torch.rand(6, 3), torch.rand(6)
+    expected_loss(distribution, losses, importance).backward()
+    assert distribution.grad is not None
+    assert torch.allclose(distribution.grad, losses * importance[:, None] / importance.sum())
