@@ -96,13 +96,13 @@ def _write_labels(
         damaged |= record.damaged
     for piece in job.placement.pieces():
         tick()
-        labels, counted = _labels_of(job.placement, canvas, piece)
+        labels, counted = labels_of(job.placement, canvas, piece)
         tally += counted
         writer.write(piece.region_m, without(labels, piece, job.placement, damaged))
     return tally, frozenset(damaged), decoded
 
 
-def _labels_of(placement: Placement, canvas: Canvas, piece: Piece) -> tuple[NDArray[np.uint8], Tally]:
+def labels_of(placement: Placement, canvas: Canvas, piece: Piece) -> tuple[NDArray[np.uint8], Tally]:
     if len(piece.owners) > 1:
         seam = canvas.seam(piece)
         assert seam is not None, f"seam {piece.name} is still open"

@@ -38,9 +38,9 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             predictor = warm_predictor(spec)
         with clock.stage("open"):
             job = stack.enter_context(prepared(spec, predictor, tell))
-        canvas = Canvas(spec.canvas, _configuration(job, predictor))
+        canvas = Canvas(spec.canvas, configuration(job, predictor))
         with clock.stage("look"):
-            plan, seen_damage = _plan(job, canvas, predictor, tell)
+            plan, seen_damage = planned(job, canvas, predictor, tell)
         with clock.stage("compute"):
             work = BlockWork(job, plan, canvas, predictor, seen_damage)
             work.run(lambda share: tell("segmenting", LOOKED + share * (COMPUTED - LOOKED)), dismissed)
@@ -63,7 +63,7 @@ def warm_predictor(spec: JobSpec) -> Predictor:
     return _warm[key]
 
 
-def _plan(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tuple[Plan, frozenset[Region]]:
+def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tuple[Plan, frozenset[Region]]:
     """The committed plan, or a new one; and the damage that the first look met."""
     arrays = canvas.load_plan()
     if arrays is None:
@@ -86,7 +86,7 @@ def _plan(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tuple
     return Plan.of(arrays), damage
 
 
-def _configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
+def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
     """What committed blocks depend on; the partition into blocks is among it, since blocks have its names."""
     options = job.options.model_dump(mode="json") | {"policy": job.policy, "model": job.card.name}
     return options | {

@@ -1,0 +1,73 @@
+"""Masks computed without the files around them: the pipeline up to its committed labels."""
+
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from foveate.schema import SegmentOptions
+from model.bundle import load_bundle
+from model.predictor import Predictor, choose_device
+from worker.assemble import labels_of, without
+from worker.canvas import Canvas
+from worker.compute import BlockWork
+from worker.job import prepared
+from worker.pipeline import configuration, planned
+from worker.spec import JobSpec
+
+
+def write_image(path: Path, pixels, **profile) -> Path:
+    """A tiled GeoTIFF of `pixels` (height, width) or (height, width, bands)."""
+    bands = np.atleast_3d(pixels)
+    height, width, count = bands.shape
+    colours = {"photometric": "RGB"} if count == 3 else {}
+    settings = {"driver": "GTiff", "tiled": True, "blockxsize": 64, "blockysize": 64}
+    settings |= {"transform": rasterio.Affine(2, 0, 1000, 0, -2, 9000), **colours, **profile}
+    with rasterio.open(path, "w", width=width, height=height, count=count, dtype=bands.dtype, **settings) as file:
+        file.write(np.moveaxis(bands, 2, 0))
+    return path
+
+
+def spec_for(image: Path, bundle: Path, work: Path, *, block=None, batch=None, memory_gb=2.0, **options) -> JobSpec:
+    """A job on a local file with its canvas and its output under `work`."""
+    canvas = work / "canvas"
+    canvas.mkdir(parents=True, exist_ok=True)
+    return JobSpec(
+        job_id="test",
+        image=image,
+        image_name=image.name,
+        image_sha256="0" * 64,
+        reader="rasterio",
+        sidecars=True,
+        options=SegmentOptions(**options),
+        model=bundle,
+        out=work / "out",
+        canvas=canvas,
+        device="cpu",
+        memory_gb=memory_gb,
+        batch=batch,
+        block=block,
+    )
+
+
+def mask_of(spec: JobSpec, stop_after: int | None = None):
+    """The mask's labels, uint8 (rows, columns); `stop_after`: raise KeyboardInterrupt after so many batches."""
+    predictor = Predictor(load_bundle(spec.model), choose_device("cpu"))
+    with prepared(spec, predictor, lambda stage, share: None) as job:
+        canvas = Canvas(spec.canvas, configuration(job, predictor))
+        plan, seen = planned(job, canvas, predictor, lambda stage, share: None)
+        calls = iter(range(10**9))
+
+        def report(share):
+            if stop_after is not None and next(calls) >= stop_after:
+                raise KeyboardInterrupt
+
+        BlockWork(job, plan, canvas, predictor, seen).run(report, lambda: False)
+        mask = np.full(job.placement.mask_size.shape, 99, np.uint8)
+        damaged = set(seen | job.known_damage)
+        for block in job.placement.blocks:
+            damaged |= canvas.block(block).damaged
+        for piece in job.placement.pieces():
+            labels, _ = labels_of(job.placement, canvas, piece)
+            mask[piece.region_m.slices()] = without(labels, piece, job.placement, damaged)
+    return mask
