@@ -23,14 +23,14 @@ def test_ignored_pixels_neither_count_nor_pull() -> None:
     labels[:, :2] = IGNORE
     loss = segmentation_loss(logits, labels, torch.ones(3))
     assert torch.allclose(loss, functional.cross_entropy(logits[:, :, 2:], labels[:, 2:]))
-    loss.backward()
+    torch.autograd.backward(loss)
     assert logits.grad is not None and logits.grad[:, :, :2].abs().max() == 0
 
 
 def test_a_batch_without_labels_costs_nothing() -> None:
     logits = torch.randn(1, 2, 4, 4, requires_grad=True)
     loss = segmentation_loss(logits, torch.full((1, 4, 4), IGNORE), torch.ones(2))
-    loss.backward()
+    torch.autograd.backward(loss)
     assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
 
 
@@ -55,6 +55,6 @@ def test_a_certain_mistake_costs_a_bounded_amount() -> None:
 def test_expected_loss_has_the_losses_as_its_gradient() -> None:
     distribution = torch.rand(6, 3).softmax(dim=1).requires_grad_()
     losses, importance = torch.rand(6, 3), torch.rand(6)
-    expected_loss(distribution, losses, importance).backward()
+    torch.autograd.backward(expected_loss(distribution, losses, importance))
     assert distribution.grad is not None
     assert torch.allclose(distribution.grad, losses * importance[:, None] / importance.sum())
