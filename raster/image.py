@@ -129,7 +129,8 @@ def _tiff_candidates(path: Path, limits: Limits) -> list[str]:
     if header.ome:
         return ["tifffile", "rasterio"]
     if _slide_vendor(path) is not None:
-        return ["openslide", "rasterio"]
+        # No other reader after it: the first page of an SCN or BIF is a photograph of the glass.
+        return ["openslide"]
     return ["rasterio", "tifffile"]
 
 

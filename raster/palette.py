@@ -21,7 +21,7 @@ class Palette:
             return None
         if dataset.colorinterp[colors[0] - 1] != ColorInterp.palette:
             return None
-        table = np.zeros((np.iinfo(dtype).max + 1, 4), np.uint8)
+        table = np.full((np.iinfo(dtype).max + 1, 4), (0, 0, 0, 255), np.uint8)
         for index, color in dataset.colormap(colors[0]).items():
             if index < len(table):
                 table[index] = color
@@ -33,7 +33,7 @@ class Palette:
 
     @property
     def transparent(self) -> bool:
-        """Whether an entry of the table is see-through; indices without an entry are."""
+        """Whether an entry of the table is see-through; an index without an entry is black."""
         return bool((self.table[:, 3] == 0).any())
 
     def expand(self, indices: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:

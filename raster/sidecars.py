@@ -40,6 +40,6 @@ def _harmless(path: Path) -> bool:
         if path.name.endswith(".aux.xml"):
             text = path.read_bytes()
             return b"OVERVIEW_FILE" not in text and b"SourceFilename" not in text and b"<VRT" not in text
-        return path.suffix not in (".aux", ".tab")
+        return path.suffix != ".aux"
     except Exception:
         return False

@@ -172,3 +172,17 @@ def test_nothing_is_printed_about_bad_files() -> None:
         [sys.executable, "-c", code, *files], capture_output=True, text=True, check=True, cwd=Path.cwd()
     )
     assert done.stdout + done.stderr == ""
+
+
+def test_codecs_that_gdal_lacks_are_decoded_by_tifffile(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", compression="jpegxl", tile=(16, 16))
+    with closing(open_image(ImageRef(tmp_path / "a.tif"))) as image:
+        assert image.info.reader == "tifffile"
+        np.testing.assert_array_equal(whole(image).values, values)
+
+
+def test_damaged_slide_of_a_vendor_is_tried_by_no_other_reader() -> None:
+    with pytest.raises(ImageUnreadable, match="Bogus marker length") as caught:
+        open_image(ImageRef(DATA / "broken/unreadable.svs"))
+    assert "rasterio" not in caught.value.message

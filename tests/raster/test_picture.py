@@ -154,3 +154,22 @@ def test_pictures_that_are_decoded_as_a_whole_have_a_limit_of_their_own(tmp_path
     Image.new("RGB", (100, 100)).save(tmp_path / "a.bmp")
     with pytest.raises(ImageLimits, match="100 x 100"):
         open_image(ImageRef(tmp_path / "a.bmp"), Limits(pixels=9_999))
+
+
+@pytest.mark.parametrize("end", ["png", "tif", "bmp"])
+def test_two_tones_are_black_and_white(tmp_path: Path, end: str) -> None:
+    tones = np.add.outer(np.arange(40), np.arange(56)) % 5 == 0
+    Image.fromarray(tones).save(tmp_path / f"a.{end}")
+    with closing(open_image(ImageRef(tmp_path / f"a.{end}"))) as image:
+        assert image.info.validity == "none"
+        np.testing.assert_array_equal(whole(image).values[..., 0], tones * 255)
+
+
+def test_gray_with_alpha_has_one_band(tmp_path: Path) -> None:
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(np.dstack([ramp, ramp])).save(tmp_path / "a.png")
+    with closing(open_image(ImageRef(tmp_path / "a.png"))) as image:
+        pixels = whole(image)
+        assert (image.info.bands, image.info.validity) == (["gray"], "alpha")
+        assert pixels.valid is not None
+        np.testing.assert_array_equal(pixels.valid, ramp > 0)
