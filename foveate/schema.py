@@ -1,12 +1,11 @@
 """Everything that crosses a border as JSON: bundle cards, image descriptions, segmentation options, job views."""
 
-import math
 import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Rgb = tuple[
     Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
@@ -178,17 +177,13 @@ class ImageInfo(Wire):
     """(column, row, x, y, z) in the system of `crs`."""
     area_or_point: Literal["Area", "Point"] | None = None
     nodata: float | None = None
+    """The declared value; NaN is no data in any case and never stands here."""
     validity: Literal["none", "nodata", "alpha", "mask", "bounds"] = "none"
     """What may mark pixels as no data; "none": every pixel is data."""
     bounds: tuple[int, int, int, int] | None = None
     """Scanner bounds (x, y, width, height) inside OpenSlide's canvas."""
     frame: Literal["level-0", "openslide-canvas", "exif-oriented"] = "level-0"
     warnings: list[str] = Field(default_factory=list)
-
-    @field_serializer("nodata", when_used="json")
-    def _nodata_in_json(self, nodata: float | None) -> float | str | None:
-        # JSON has no NaN, and pydantic would write null: "nan" comes back as the number.
-        return nodata if nodata is None or math.isfinite(nodata) else str(nodata)
 
 
 class StoredImage(Wire):

@@ -61,7 +61,9 @@ def _no_choice(info: ImageInfo, fits: dict[str, Fit], refusals: dict[str, FitErr
         return ModelChoice("no bundle is installed", hint="add one with `foveate models add DIR`")
     reasons = "; ".join(f"{name}: {error.message}" for name, error in refusals.items())
     if not fits:
-        hints = "; ".join(f"for {name}: {error.hint}" for name, error in refusals.items())
+        # Where a bundle for this kind of image can be had, the wrong kind's remedy would only distract.
+        near = {name: error for name, error in refusals.items() if not isinstance(error, KindMismatch)} or refusals
+        hints = "; ".join(f"for {name}: {error.hint}" for name, error in near.items())
         return ModelChoice(f"no bundle fits {info.name}. {reasons}", hint=hints)
     message = f"several bundles fit {info.name}: {', '.join(fits)}"
     return ModelChoice(
