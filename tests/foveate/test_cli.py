@@ -1,0 +1,106 @@
+"""The command line's frame: exit codes, where things are printed, and the last line of an error."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foveate.cli import COMMANDS, run
+from tests.service.processes import SLIDE, Service
+
+GONE = "http://127.0.0.1:1"
+
+
+def last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    assert "Usage: foveate " + command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "hint"),
+    [
+        (["nonsense"], 2, "foveate --help"),
+        (["jobs", "list", "--colour", "red"], 2, "foveate jobs list --help"),
+        (["submit"], 2, "foveate submit --help"),
+        (["submit", "/nowhere/image.tif"], 2, "one .zip"),
+        (["submit", str(SLIDE), "--roi", "1,2"], 2, "--roi 0,0,4096,4096"),
+        (["submit", str(SLIDE), "--overlap", "2"], 2, "foveate segment --help"),
+        (["jobs", "list", "--server", GONE], 1, "foveate up"),
+        (["images", "list", "--server", "nonsense"], 1, "foveate up"),
+    ],
+)
+def test_error_ends_with_what_to_do(
+    arguments: list[str], code: int, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert last_line(printed.err).startswith("hint: ")
+    assert hint in last_line(printed.err)
+    assert "Traceback" not in printed.err
+
+
+def test_error_as_json_stands_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["jobs", "list", "--server", GONE, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "service-unreachable"
+
+
+def test_image_becomes_a_directory_of_results(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(["submit", str(SLIDE), "--server", service.url, "--out", str(out), "--json"]) == 0
+    printed = capsys.readouterr()
+    (job,) = json.loads(printed.out)["jobs"]
+    assert (job["status"], job["error"]) == ("successful", None)
+    assert {path.name for path in out.iterdir()} == {"mask.tif", "statistics.json", "manifest.json"}
+    assert "upload" in printed.err
+
+    assert run(["submit", str(SLIDE), "--server", service.url, "--out", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+    assert run(["jobs", "list", "--server", service.url]) == 0
+    assert job["jobID"] in capsys.readouterr().out
+    assert run(["jobs", "fetch", job["jobID"], "--server", service.url, "--out", str(tmp_path / "again")]) == 0
+    assert str(tmp_path / "again" / "mask.tif") in capsys.readouterr().out
+    assert run(["jobs", "cancel", job["jobID"], "--server", service.url]) == 0
+    assert run(["jobs", "show", job["jobID"], "--server", service.url]) == 2
+
+
+def test_refused_image_is_not_left_in_the_service(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    with service.client() as client:
+        before = client.images()
+        assert run(["submit", str(SLIDE), "--model", "none", "--server", service.url]) == 2
+        assert client.images() == before
+    assert "no model 'none'" in capsys.readouterr().err
+
+
+def test_one_bad_image_does_not_stop_the_others(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "text.tif"
+    bad.write_text("no image")
+    assert run(["submit", str(bad), str(SLIDE), "--wait", "--server", service.url, "--json"]) == 2
+    statuses = [job["status"] for job in json.loads(capsys.readouterr().out)["jobs"]]
+    assert statuses == ["not sent", "successful"]
+
+
+def test_images_are_listed_and_deleted(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    with service.client() as client:
+        image = client.upload(SLIDE).id
+    assert run(["images", "list", "--server", service.url, "--json"]) == 0
+    assert image in {entry["id"] for entry in json.loads(capsys.readouterr().out)["images"]}
+    assert run(["images", "delete", image, "--server", service.url]) == 0
+    assert run(["images", "delete", image, "--server", service.url]) == 2
+
+
+def test_models_of_a_service(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "list", "--server", service.url]) == 0
+    assert "glands" in capsys.readouterr().out
+    assert run(["models", "show", "glands", "--server", service.url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "glands"

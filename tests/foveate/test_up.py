@@ -1,0 +1,114 @@
+"""`foveate up`: one command, one Ctrl-C, nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from foveate.client import Client
+from foveate.errors import FoveateError
+from tests.service.processes import SLIDE
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def running_up(data: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The process and the address that it printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FOVEATE_")}
+    words = ["-c", "from foveate.cli import main; main()", "up", "--port", "0", "--data", str(data), "--json"]
+    with (data / "up.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *words], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    assert process.stdout is not None
+    try:
+        document = ""
+        while not document.endswith("}\n"):
+            line = process.stdout.readline()
+            assert line, (data / "up.log").read_text()
+            document += line
+        yield process, json.loads(document)["url"]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def child(pid: int, word: str) -> psutil.Process | None:
+    for process in psutil.Process(pid).children():
+        with suppress(psutil.NoSuchProcess):  # it, or the zombie that it left, may vanish while we look
+            if word in process.cmdline():
+                return process
+    return None
+
+
+def answers(url: str) -> bool:
+    try:
+        with Client(url) as client:
+            client.ready()
+    except FoveateError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_end_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
+    with running_up(tmp_path) as (process, _):
+        children = family(process.pid)
+        assert len(children) >= 3
+        process.send_signal(how)
+        code = process.wait(60)
+        assert code == (-how if how is signal.SIGKILL else 0)
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert alive == []
+
+
+def test_dead_processes_are_started_again_and_nothing_is_lost(tmp_path: Path) -> None:
+    with running_up(tmp_path) as (process, url):
+        with Client(url) as client:
+            image = client.upload(SLIDE)
+        for word in ("service", "worker"):
+            old = child(process.pid, word)
+            assert old is not None
+            old.kill()
+            wait_until(lambda word=word, old=old: child(process.pid, word) not in (None, old))
+        valkey = next(found for found in family(process.pid) if "valkey" in found.name())
+        valkey.kill()
+        wait_until(
+            lambda: any(
+                found != valkey and found.is_running() and "valkey" in found.name() for found in family(process.pid)
+            )
+        )
+        wait_until(lambda: answers(url))
+        with Client(url) as client:
+            assert client.image(image.id) == image
+            assert client.jobs() == []
+
+
+def test_second_up_on_the_same_data_is_refused(tmp_path: Path) -> None:
+    with running_up(tmp_path):
+        words = ["-c", "from foveate.cli import main; main()", "up", "--port", "0", "--data", str(tmp_path)]
+        second = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert "another Foveate" in second.stderr
+    assert second.stderr.strip().splitlines()[-1].startswith("hint: ")
