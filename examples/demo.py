@@ -64,7 +64,8 @@ def running_service(data: Path) -> Iterator[Client]:
         with Client(announced_url(service)) as client:
             yield client
     except Failure:
-        print(f"--- the end of the service's log ---\n{log.read_text()[-3000:]}", file=sys.stderr)
+        lines = [line for line in log.read_text().splitlines() if "uvicorn.access" not in line]
+        print("--- the end of the service's log ---", *lines[-40:], sep="\n", file=sys.stderr)
         raise
     finally:
         stop(service)
