@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 
+from foveate import __version__
 from raster.geometry import Size
 from raster.georeference import Georeference
 from raster.overviews import TILE
@@ -85,7 +85,7 @@ def georeferencing(georeference: Georeference) -> dict[str, Any]:
 
 def place_tags(georeference: Georeference) -> dict[str, str]:
     """TIFF tags: software, PixelIsArea or Point, and the pixels per centimetre of slides."""
-    tags = {"TIFFTAG_SOFTWARE": f"Foveate {version('foveate')}"}
+    tags = {"TIFFTAG_SOFTWARE": f"Foveate {__version__}"}
     if georeference.crs is not None and georeference.area_or_point is not None:
         # Without a CRS the tag would make GDAL invent a local one.
         tags["AREA_OR_POINT"] = georeference.area_or_point
