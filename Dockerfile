@@ -48,7 +48,6 @@ COPY raster/ raster/
 COPY jobs/ jobs/
 COPY service/ service/
 USER 10001:10001
-VOLUME /data
 EXPOSE 8000
 ENV FOVEATE_HOST=0.0.0.0 \
     FOVEATE_PORT=8000
@@ -68,7 +67,6 @@ COPY model/ model/
 COPY jobs/ jobs/
 COPY worker/ worker/
 USER 10001:10001
-VOLUME /data
 # A worker that dies ends its container and an engine that hangs loses its lease; what is left to see is the queue.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=4 \
     CMD ["python", "-c", "import jobs.settings as s, jobs.valkey as v; v.connect(s.StateSettings().valkey_url).ping()"]
