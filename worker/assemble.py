@@ -1,6 +1,7 @@
 """From committed labels to the files of a result: mask, foveation map, polygons, overlay, statistics."""
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def assemble(
         tally, damaged, decoded = _write_labels(
             job, canvas, writer, seen_damage | job.known_damage, lambda: step("mask")
         )
-        writer.finish(mask)
+        _ticking(lambda: writer.finish(mask), lambda: step("mask"))
         counts = writer.counts
     step("foveation")
     _write_foveation(job, plan, out / "foveation.tif", place)
@@ -81,6 +82,15 @@ def assemble(
     labels = read_mask(mask, Size(picture.shape[1], picture.shape[0]))
     write_overlay(out / "overlay.png", picture, labels, job.card.classes, counts.tolist())
     return Assembled(tally, damaged, decoded, regions)
+
+
+def _ticking(work: Callable[[], None], tick: Callable[[], None]) -> None:
+    """Do `work`, which may take minutes inside GDAL, and call `tick` every second meanwhile."""
+    with ThreadPoolExecutor(1) as executor:
+        future = executor.submit(work)
+        while not wait([future], timeout=1.0).done:
+            tick()
+        future.result()
 
 
 def _write_labels(

@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def running_up(data: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """The process and the address that it printed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FOVEATE_")}
+def running_up(data: Path, **settings: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The process and the address that it printed; `settings` are variables of its environment."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FOVEATE_")} | settings
     words = ["-c", "from foveate.cli import main; main()", "up", "--port", "0", "--data", str(data), "--json"]
     with (data / "up.log").open("wb") as log:
         process = subprocess.Popen(
