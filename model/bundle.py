@@ -111,6 +111,7 @@ def save_bundle(
     (directory / README_FILE).write_text(readme, encoding="utf-8")
     (directory / TRAINING_FILE).write_text(training_yaml, encoding="utf-8")
     save_file(stored, directory / WEIGHTS_FILE)
+    (directory / WEIGHTS_FILE).chmod(0o644)  # safetensors leaves it to its owner alone; a service has another user
     bundle = load_bundle(directory)
     load_networks(bundle)
     return bundle

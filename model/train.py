@@ -46,7 +46,7 @@ def train(path: Path) -> Trained:
     Repeating the command after it has finished scores and writes the same weights again. Raises OptionInvalid for a
     recipe that is wrong, and image errors for data that are missing or cannot be read.
     """
-    config = read_config(path)
+    config, recipe = read_config(path), path.read_text()
     torch.set_num_threads(config.threads)
     images = load_images(config.data, config.data.train, config.data.holdout)
     _check_bands(images, config.bundle)
@@ -58,7 +58,7 @@ def train(path: Path) -> Trained:
     foveation = fit_foveation(losses, config)
     summary = foveation_summary(foveation, losses)
     log.info("F_theta on the places it was trained on: %s", summary)
-    return _written(path, config, network, foveation, {"foveation_training": summary})
+    return _written(path, recipe, config, network, foveation, {"foveation_training": summary})
 
 
 def _fitted_network(config: TrainConfig, images: list[Labelled], weights_K: Tensor) -> nn.Module:
@@ -73,10 +73,14 @@ def _fitted_network(config: TrainConfig, images: list[Labelled], weights_K: Tens
 
 
 def _written(
-    path: Path, config: TrainConfig, network: nn.Module, foveation: FoveationModule, facts: dict[str, Any]
+    path: Path,
+    recipe: str,
+    config: TrainConfig,
+    network: nn.Module,
+    foveation: FoveationModule,
+    facts: dict[str, Any],
 ) -> Trained:
     """Save the bundle, score it as saved (half precision and all), and save it again with its scores."""
-    recipe = path.read_text()
     readme = config.output / "README.md"
     text = readme.read_text() if readme.exists() else None
     network_state, foveation_state = network.state_dict(), foveation.state_dict()
