@@ -42,6 +42,15 @@ def writing(path: Path) -> Iterator[None]:
             raise disk_full(path, str(error.__cause__ or error)) from error
 
 
+@contextmanager
+def reading_back(path: Path) -> Iterator[Any]:
+    """A raster that we wrote, open for reading; it may have no place on Earth."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as dataset:
+            yield dataset
+
+
 def needs_bigtiff(size: Size, bytes_per_pixel: int) -> bool:
     """Whether the pixels and their overviews may pass 4 GB before compression; what compression saves is not known."""
     return size.area * bytes_per_pixel * 4 / 3 > _CLASSIC_LIMIT

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from foveate.schema import NODATA, ClassCard, Rgb
+from raster.cog import reading_back
 from raster.geometry import Size
 from raster.whole_file import whole_file
 
@@ -50,7 +50,7 @@ def overlay_size(image: Size, classes: Sequence[ClassCard], counts: Sequence[int
 
 def read_mask(path: Path, size: Size) -> NDArray[np.uint8]:
     """The mask at `path` at a reduced size, uint8 (height, width), from its mode overviews."""
-    with rasterio.open(path) as mask:
+    with reading_back(path) as mask:
         labels: NDArray[np.uint8] = mask.read(1, out_shape=size.shape)
     return labels
 

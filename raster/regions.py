@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from foveate import errors
 from foveate.errors import Dismissed, FoveateError, Unexpected
 from foveate.schema import ClassCard, SpacingInfo
-from raster.cog import CACHE_BYTES
+from raster.cog import CACHE_BYTES, reading_back
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.overviews import window_of
@@ -102,7 +102,7 @@ def write_regions(job: RegionsJob) -> RegionsSummary:
         whole_file(job.out) as partial,
         tempfile.TemporaryFile(dir=job.out.parent) as file,
         rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
-        rasterio.open(job.mask) as mask,
+        reading_back(job.mask) as mask,
     ):
         spool = _Spool(file, job.minimum_area, job.maximum_regions)
         examined = 0
