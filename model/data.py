@@ -3,6 +3,7 @@
 Pixels are reduced by `raster.resample`, the code that inference reads with. Letters: N patches, C bands, P patch side.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from raster.geometry import Region, Size
 from raster.image import ImageRef, open_image
 from raster.labels import read_labels
 from raster.resample import resample
+from raster.source import FAR
 
 __all__ = [
     "IGNORE",
@@ -30,6 +32,7 @@ __all__ = [
     "mean_colour",
     "normalised",
     "patch_at",
+    "read_pixels",
     "recoloured",
     "thumbnail",
     "turned",
@@ -98,7 +101,7 @@ def _pairs(folder: Path, scene: Scenes) -> Iterator[tuple[str, list[Path], list[
 def _labelled(
     name: str, images: list[Path], labels: list[Path], columns: int, data: Data, holdout: Holdout | None, index: int
 ) -> Labelled:
-    pixels = _assembled([_pixels(path) for path in images], columns)
+    pixels = _assembled([read_pixels(path) for path in images], columns)
     found = _assembled([read_labels(path) for path in labels], columns)
     if pixels.shape[:2] != found.shape[:2]:
         raise OptionInvalid(f"{name}: image and labels differ in size", hint="Choose patterns that pair them rightly.")
@@ -114,7 +117,8 @@ def _labelled(
     return Labelled(name, pixels, classes, _held(Size(found.shape[1], found.shape[0]), holdout, index))
 
 
-def _pixels(path: Path) -> Pixels:
+def read_pixels(path: Path) -> Pixels:
+    """(H, W, C) uint8: the whole image at level 0, read as inference reads it."""
     image = open_image(ImageRef(path))
     try:
         pixels = image.read(0, Region(0, 0, image.info.width, image.info.height)).values
@@ -221,6 +225,12 @@ def thumbnail(pixels: Pixels, downsample: int, fill: Pixels) -> Pixels:
 
 def _shrunk(pixels: Pixels, size: Size) -> Pixels:
     height, width = pixels.shape[:2]
+    ratio = min(width / size.width, height / size.height)
+    if ratio >= FAR:
+        # The source goes by way of halved levels too; each rounds to whole grey levels.
+        step = 2 ** math.floor(math.log2(ratio / 2))
+        pixels = _shrunk(pixels, Size(width // step, height // step))
+        height, width = pixels.shape[:2]
     # A copy: what Pillow gives may not be written to, which torch dislikes.
     return np.array(resample(pixels, Region(0, 0, width, height), (0, 0, width, height), size), np.uint8)
 

@@ -24,7 +24,7 @@ from raster.resample import footprint, resample
 
 LEVEL_TOLERANCE = 1.02
 """A level may be this much coarser than asked: real slides have downsamples such as 4.0003."""
-_FAR = 8.0
+FAR = 8.0
 """Beyond this ratio to the nearest level, halved levels are made on the way, so that a chunk needs few pixels."""
 _CHUNK = 512
 _DAMAGE_SHARE = 0.01
@@ -147,7 +147,7 @@ class Source:
         level = self.level_for(plane.scale)
         finer_scale = self.info.levels[level].downsample
         ratio = (plane.scale[0] / finer_scale[0], plane.scale[1] / finer_scale[1])
-        halvings = math.floor(math.log2(min(ratio) / 2)) if min(ratio) >= _FAR else 0
+        halvings = math.floor(math.log2(min(ratio) / 2)) if min(ratio) >= FAR else 0
         finer_scale = (finer_scale[0] * 2**halvings, finer_scale[1] * 2**halvings)
         x0, y0, x1, y1 = plane.box_l0(region)
         box = (x0 / finer_scale[0], y0 / finer_scale[1], x1 / finer_scale[0], y1 / finer_scale[1])

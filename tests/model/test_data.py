@@ -21,10 +21,13 @@ from model.data import (
     mean_colour,
     normalised,
     patch_at,
+    read_pixels,
     thumbnail,
     turned,
 )
 from raster.geometry import Region
+from raster.image import ImageRef, open_image
+from raster.source import Plane, Source
 from tests.model.recipes import PATCH, UNLABELLED, recipe, write_pictures
 
 AERIAL = Path("/work/shared/data/aerial/dubai")
@@ -118,6 +121,22 @@ def test_a_patch_is_the_mean_of_what_it_covers_and_fill_outside(x: int, y: int, 
     window = padded[200 + y : 200 + y + side * step, 200 + x : 200 + x + side * step]
     expected = window.reshape(side, step, side, step, 3).mean((1, 3))
     assert np.abs(patch - expected).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize(("side", "step"), [(64, 1), (64, 2), (64, 4), (32, 16)])
+def test_training_sees_what_inference_reads(side: int, step: int) -> None:
+    path = AERIAL / "tile_2/images/image_part_005.jpg"
+    source = Source(lambda: open_image(ImageRef(path)), lambda values: values, FILL, 1 << 26)
+    try:
+        region = Region(-side // 2, -side // 4, side, side)
+        inference = source.read(Plane((step, step)), region).values
+        thumb = source.read(Plane((32, 32)), Region(0, 0, 16, 17)).values
+    finally:
+        source.close()
+    pixels = read_pixels(path)
+    window = Region(region.x * step, region.y * step, side * step, side * step)
+    assert np.array_equal(patch_at(pixels, window, side, FILL), inference)
+    assert np.array_equal(thumbnail(pixels, 32, FILL), thumb)
 
 
 def test_labels_take_the_majority_and_ignore_what_is_mostly_unlabelled() -> None:
