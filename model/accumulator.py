@@ -103,7 +103,7 @@ def finish(
             scores_KRC *= torch.from_numpy(valid[part]).to(device)
         if downsample > 1:
             scores_KRC = _summed(scores_KRC, downsample)
-        labels = torch.where(scores_KRC[-1] > 0, scores_KRC[:-1].argmax(0), classes)
+        labels = torch.where(scores_KRC[-1] > 0, scores_KRC[:-1].max(0).indices, classes)
         done = start // downsample
         out[done : done + labels.shape[0]] = lookup[labels].cpu().numpy()
     return out

@@ -1,0 +1,95 @@
+"""Sums of windowed probabilities: constants, symmetry, ties, order, squares of a smaller mask."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.accumulator import Accumulator, Taps, finish, stitching_window
+from raster.geometry import Region, Size
+
+CPU = torch.device("cpu")
+
+
+def identity(length):
+    index = np.arange(length)
+    return Taps(index, index, np.zeros(length, np.float32))
+
+
+def labels_of(sums, **changes):
+    rows, columns = identity(sums.shape[1]), identity(sums.shape[2])
+    settings = {"valid": None, "downsample": 1, "values": np.arange(sums.shape[0] - 1, dtype=np.uint8), "nodata": 255}
+    return finish(sums, rows, columns, **(settings | changes), device=CPU)
+
+
+@given(st.integers(1, 64), st.integers(0, 48))
+def test_the_window_is_symmetric_and_nowhere_zero(patch, overlap):
+    window = stitching_window(patch, min(overlap, patch - 1))
+    assert torch.equal(window, window.flip(0))
+    assert window.min() > 0
+    assert window.max() <= 1
+
+
+@given(st.integers(2, 32).map(lambda half: 2 * half), st.data())
+def test_neighbouring_windows_sum_to_a_constant_up_to_half_a_patch_of_overlap(patch, data):
+    overlap = data.draw(st.integers(1, patch // 2))
+    window = stitching_window(patch, overlap)
+    assert torch.allclose(window[:overlap] + window[-overlap:], torch.ones(overlap))
+
+
+def test_a_constant_comes_back_to_1e_6_whatever_overlaps():
+    rng = np.random.default_rng(0)
+    sums = Accumulator(3, Size(50, 40), 16, 12, CPU)
+    constant = torch.tensor([0.2, 0.3, 0.5]).reshape(1, 3, 1, 1).expand(1, 3, 16, 16)
+    for y in range(0, 40, 4):
+        for x in range(0, 50, 4):
+            origin = np.array([[min(x, 47), min(y, 37)]])
+            sums.add(constant, origin, rng.random(1, np.float32) + 0.1)
+    total = sums.part(Region(0, 0, 50, 40))
+    assert np.abs(total[:3] / total[3] - constant[0, :, :1, :1].numpy()).max() < 1e-6
+
+
+def test_ties_go_to_the_lower_class_and_nothing_to_no_data():
+    sums = np.zeros((4, 1, 3), np.float32)
+    sums[:, 0, 0] = (0.1, 0.45, 0.45, 1.0)
+    sums[:, 0, 1] = (1 / 3, 1 / 3, 1 / 3, 1.0)
+    assert labels_of(sums, values=np.array([7, 8, 9], np.uint8)).tolist() == [[8, 7, 255]]
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_a_smaller_mask_takes_the_mean_over_valid_pixels(side):
+    rng = np.random.default_rng(side)
+    sums = np.ones((4, 9, 11), np.float32)
+    sums[:3] = rng.dirichlet(np.ones(3), (9, 11)).transpose(2, 0, 1)
+    valid = rng.random((9, 11)) < 0.6
+    got = labels_of(sums, valid=valid, downsample=side)
+    for row in range(got.shape[0]):
+        for column in range(got.shape[1]):
+            square = (slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side))
+            inside = valid[square]
+            mean = sums[:3, square[0], square[1]][:, inside].sum(axis=1)
+            assert got[row, column] == (mean.argmax() if inside.any() else 255)
+
+
+def test_strips_do_not_change_the_labels(monkeypatch):
+    rng = np.random.default_rng(3)
+    sums = rng.random((4, 60, 30), np.float32)
+    whole = labels_of(sums, downsample=2)
+    monkeypatch.setattr("model.accumulator._STRIP_BYTES", 1)
+    assert (labels_of(sums, downsample=2) == whole).all()
+
+
+def test_sixteen_fold_overlap_agrees_with_float64():
+    rng = np.random.default_rng(4)
+    patches = rng.dirichlet(np.ones(2), (64, 8, 8)).transpose(0, 3, 1, 2).astype(np.float32)
+    origins = np.array([[x, y] for y in range(0, 16, 2) for x in range(0, 16, 2)])
+    sums = Accumulator(2, Size(22, 22), 8, 6, CPU)
+    sums.add(torch.from_numpy(patches), origins, np.ones(64, np.float32))
+    line = stitching_window(8, 6).double().numpy()
+    wanted = np.zeros((3, 22, 22))
+    for patch, (x, y) in zip(patches, origins, strict=True):
+        weight = np.outer(line, line)
+        wanted[:2, y : y + 8, x : x + 8] += patch * weight
+        wanted[2, y : y + 8, x : x + 8] += weight
+    assert np.abs(sums.part(Region(0, 0, 22, 22)) - wanted).max() < 1e-5
