@@ -15,16 +15,18 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; after the block the file stands under its own name.
 
-    After an exception neither name is left behind (an older file of the same name stays). Raises DiskFull.
+    After an exception neither name is left behind (an older file of the same name stays). Not `durable`: the disk may
+    lag behind, for files whose readers notice what a power failure did to them. Raises DiskFull.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
         partial.replace(path)
     except OSError as error:
         if error.errno in _NO_ROOM:

@@ -7,8 +7,9 @@
       blocks/R-C.labels.npz  labels of the block's interior, damage and counts; its existence is the commit
       seams/Y-X.npz          labels of a closed seam
 
-Every file is written under a temporary name, flushed and renamed; zip members carry checksums that reading verifies,
-and a file that fails them counts as not committed. Files are immutable, so two attempts that race write the same bytes.
+Every file is written under a temporary name and renamed; zip members carry checksums that reading verifies, and a file
+that fails them (a power failure's, since nothing waits for the disk here) counts as not committed. Files are immutable,
+so two attempts that race write the same bytes.
 """
 
 import json
@@ -74,7 +75,7 @@ class Canvas:
                 partial.write_text(json.dumps(configuration, indent=1, sort_keys=True))
 
     def save_plan(self, arrays: Arrays) -> None:
-        with whole_file(self.directory / "plan.npz") as partial, partial.open("wb") as file:
+        with whole_file(self.directory / "plan.npz", durable=False) as partial, partial.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     def load_plan(self) -> Arrays | None:
@@ -83,10 +84,10 @@ class Canvas:
     def commit_block(self, block: Block, record: BlockRecord, sums: dict[str, NDArray[np.float32]]) -> None:
         """Make the block's work durable: first the sums, then the labels that say it is done."""
         if sums:
-            with whole_file(self._sums(block)) as partial, partial.open("wb") as file:
+            with whole_file(self._sums(block), durable=False) as partial, partial.open("wb") as file:
                 np.savez(file, **sums)  # type: ignore[arg-type]
         damaged = np.array([[r.x, r.y, r.width, r.height] for r in sorted(record.damaged)], np.int64).reshape(-1, 4)
-        with whole_file(self._labels(block)) as partial, partial.open("wb") as file:
+        with whole_file(self._labels(block), durable=False) as partial, partial.open("wb") as file:
             extra = {"damaged": damaged, "tally": record.tally.array, "decoded": np.array(record.pixels_decoded)}
             np.savez_compressed(file, **extra, **record.labels)  # type: ignore[arg-type]
 
@@ -109,7 +110,7 @@ class Canvas:
             self._sums(block).unlink()
 
     def commit_seam(self, piece: Piece, labels: NDArray[np.uint8], tally: Tally) -> None:
-        with whole_file(self._seam(piece)) as partial, partial.open("wb") as file:
+        with whole_file(self._seam(piece), durable=False) as partial, partial.open("wb") as file:
             np.savez_compressed(file, labels=labels, tally=tally.array)
 
     def seam(self, piece: Piece) -> tuple[NDArray[np.uint8], Tally] | None:

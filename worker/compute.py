@@ -49,6 +49,8 @@ class BlockWork:
         self._damaged: set[Region] = set()
         self._all_damaged: set[Region] = set(job.known_damage | known_damage)
         self._done = {block for block in job.placement.blocks if canvas.block(block) is not None}
+        seams = (piece for piece in job.placement.pieces() if len(piece.owners) > 1)
+        self._closed = {piece.name for piece in seams if canvas.seam(piece) is not None}
 
     def run(self, report: Callable[[float], None], dismissed: Callable[[], bool]) -> None:
         """Compute, commit and close all that is missing. `report` gets the share that is done; raises Dismissed."""
@@ -118,10 +120,12 @@ class BlockWork:
         placement = self._job.placement
         for piece in placement.pieces_of(block):
             owners = [placement.blocks.at(*owner) for owner in piece.owners]
-            if len(owners) > 1 and all(owner in self._done for owner in owners) and not self._canvas.seam(piece):
+            ready = len(owners) > 1 and all(owner in self._done for owner in owners)
+            if ready and piece.name not in self._closed:
                 self._canvas.commit_seam(piece, *self._finished(piece, self._added(piece, owners)))
+                self._closed.add(piece.name)
         for neighbour in self._around(block):
-            if all(len(piece.owners) == 1 or self._canvas.seam(piece) for piece in placement.pieces_of(neighbour)):
+            if all(len(piece.owners) == 1 or piece.name in self._closed for piece in placement.pieces_of(neighbour)):
                 self._canvas.drop_sums(neighbour)
 
     def _around(self, block: Block) -> Iterator[Block]:
