@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tifffile
@@ -16,6 +17,11 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 _GEOREFERENCE = (33550, 33922, 34264, 34735, 50844)
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (GeoTIFF 1.1), RPCCoefficient."""
+
+
+_MOST_DIRECTORIES = 1000
+_CLASSIC_BYTES = 2**32
+"""Beyond it only NDPI keeps classic headers, with offsets of its own making."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +42,44 @@ class TiffHeader:
 
 
 def read_tiff_header(path: Path) -> TiffHeader:
-    """The header of the TIFF at `path`; ImageUnreadable when it has none that makes sense."""
+    """The header of the TIFF at `path`; ImageUnreadable when it has none that makes sense, or was cut short."""
+    _check_directories(path)
     try:
         with tifffile.TiffFile(path, _multifile=False) as file:
             return _header(file)
     except Exception as error:
         raise ImageUnreadable(
-            f"{path.name} starts like a TIFF, but its header cannot be read: {error}",
+            f"{path.name} starts like a TIFF, but its header cannot be read ({type(error).__name__}: {error})",
             hint="The file is damaged or cut short; export or copy it again.",
         ) from error
+
+
+def _check_directories(path: Path) -> None:
+    """Follow the chain of image file directories (TIFF 6.0, section 2) to its end, which must lie inside the file.
+
+    A slide that was cut short loses its last pages first; what is left of it would pass for another kind of image.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+        order: Literal["little", "big"] = "little" if head[:1] == b"I" else "big"
+        big = int.from_bytes(head[2:4], order) == 43
+        if not big and size > _CLASSIC_BYTES:
+            return
+        count_bytes, entry_bytes, offset_bytes, start = (8, 20, 8, 8) if big else (2, 12, 4, 4)
+        offset, seen = int.from_bytes(head[start : start + offset_bytes], order), set[int]()
+        while offset and offset not in seen and len(seen) < _MOST_DIRECTORIES:
+            seen.add(offset)
+            file.seek(offset)
+            count = int.from_bytes(file.read(count_bytes), order)
+            end = offset + count_bytes + count * entry_bytes + offset_bytes
+            if end > size:
+                raise ImageUnreadable(
+                    f"{path.name} is cut short: it ends at byte {size}, and has a directory that ends at byte {end}",
+                    hint="Copy or export the file again.",
+                )
+            file.seek(end - offset_bytes)
+            offset = int.from_bytes(file.read(offset_bytes), order)
 
 
 def _header(file: tifffile.TiffFile) -> TiffHeader:

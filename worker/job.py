@@ -25,7 +25,7 @@ from worker.spec import JobSpec
 Report = Callable[[str, float], None]
 """Takes the stage's name and the share of the whole job that is done."""
 
-_BASE_BYTES = 900_000_000
+_BASE_BYTES = 1_100_000_000
 """Interpreter, torch, network and one batch's activations, measured on the shipped bundles."""
 _CACHE_SHARE, _BLOCK_SHARE = 0.35, 0.4
 _MOST_CELLS = 16

@@ -61,7 +61,7 @@ def test_names_say_nothing(tmp_path: Path, path: Path, name: str) -> None:
         (b"", ImageUnreadable, "empty"),
         (b"this is no image\n", ImageUnsupported, "no format known"),
         (b"II*\0", ImageUnreadable, "header"),
-        (b"II*\0\xff\xff\xff\xff", ImageUnreadable, "header"),
+        (b"II*\0\xff\xff\xff\xff", ImageUnreadable, "cut short"),
         (b"\xff\xd8\xff\xe0 and then nothing", ImageUnreadable, "rasterio"),
         (b"\x89PNG\r\n\x1a\n", ImageUnreadable, "cut short"),
         (b"GIF89a....", ImageError, "image"),
@@ -186,3 +186,12 @@ def test_damaged_slide_of_a_vendor_is_tried_by_no_other_reader() -> None:
     with pytest.raises(ImageUnreadable, match="Bogus marker length") as caught:
         open_image(ImageRef(DATA / "broken/unreadable.svs"))
     assert "rasterio" not in caught.value.message
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.999])
+def test_a_slide_that_was_cut_short_is_refused_and_never_taken_for_another_kind(tmp_path: Path, share: float) -> None:
+    whole_slide = (DATA / "slides" / "CMU-1-Small-Region.svs").read_bytes()
+    path = tmp_path / "cut.svs"
+    path.write_bytes(whole_slide[: int(len(whole_slide) * share)])
+    with pytest.raises(ImageUnreadable, match=r"cut\.svs is cut short"):
+        open_image(ImageRef(path))
