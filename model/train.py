@@ -84,8 +84,9 @@ def _written(
     readme = config.output / "README.md"
     text = readme.read_text() if readme.exists() else None
     network_state, foveation_state = network.state_dict(), foveation.state_dict()
+    # The draft has a place of its own, so that a bundle in use is replaced in one go.
     draft = save_bundle(
-        config.output, config.bundle, network_state, foveation_state, readme=text or "", training_yaml=recipe
+        config.run / "draft", config.bundle, network_state, foveation_state, readme=text or "", training_yaml=recipe
     )
     policies = ["mode", *(f"fixed:{k + 1}" for k in range(len(config.bundle.fovs)))]
     held_out = load_images(config.data, config.data.test, None)

@@ -26,11 +26,11 @@ each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.n
 def held_out(name: str) -> NDArray[np.uint8]:
     """A picture that the bundle of that name never learned from, 1024 pixels or so a side."""
     if name == "landcover":
-        parts = [[DATA / f"aerial/dubai/tile_7/images/image_part_00{k}.jpg" for k in row] for row in ((1, 2), (4, 5))]
+        paths, side = [DATA / f"aerial/dubai/tile_7/images/image_part_00{k}.jpg" for k in (1, 2, 4, 5)], 600
     else:
-        parts = [[DATA / f"pathology/glas/test/images/0{k}.jpg" for k in row] for row in (("01", "02"), ("03", "04"))]
-    rows = [np.concatenate([np.asarray(Image.open(path)) for path in row], axis=1) for row in parts]
-    return np.concatenate([row[:, : rows[0].shape[1]] for row in rows])
+        paths, side = [DATA / f"pathology/glas/test/images/00{k}.jpg" for k in (1, 2, 3, 4)], 440
+    quarters = [np.asarray(Image.open(path))[:side, :side] for path in paths]
+    return np.concatenate([np.concatenate(quarters[:2], axis=1), np.concatenate(quarters[2:], axis=1)])
 
 
 def test_both_first_bundles_are_there() -> None:
