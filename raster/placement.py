@@ -41,7 +41,9 @@ class EarthPlacement:
 
     def place(self, polygon: shapely.Polygon) -> list[shapely.Polygon]:
         """The parts of `polygon` in degrees, exterior rings counter-clockwise; empty if nothing of it is on the map."""
-        dense = shapely.segmentize(polygon, self._step)
+        x0, y0, x1, y1 = polygon.bounds
+        # Most regions are small, and none of their sides can need more corners.
+        dense = polygon if max(x1 - x0, y1 - y0) <= self._step else shapely.segmentize(polygon, self._step)
         rings = [self._degrees(shapely.get_coordinates(ring)) for ring in (dense.exterior, *dense.interiors)]
         exterior = _closed_over_pole(_unwrapped(rings[0]))
         if len(exterior) < 4:

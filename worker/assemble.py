@@ -24,8 +24,7 @@ from worker.plan import EXAMINED, Plan
 
 _OVERLAY_SIDE = 2048
 """Half of what the format allows: enough for a screen, and quick to write."""
-_MINIMUM_AREA = 16
-"""Mask pixels below which a region is left out of the polygons."""
+_LEAST_AREA, _MOST_AREA = 16, 64
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def assemble(
             spacing=job.fit.spacing,
             frame=job.info.frame,
             bounds=job.info.bounds,
-            minimum_area=_MINIMUM_AREA,
+            minimum_area=minimum_area(job.placement.mask_size),
         ),
         lambda: step("regions"),
     )
@@ -82,6 +81,11 @@ def assemble(
     labels = read_mask(mask, Size(picture.shape[1], picture.shape[0]))
     write_overlay(out / "overlay.png", picture, labels, job.card.classes, counts.tolist())
     return Assembled(tally, damaged, decoded, regions)
+
+
+def minimum_area(mask: Size) -> int:
+    """Mask pixels below which a region is left out of the polygons: a millionth of the mask, 16 to 64."""
+    return min(max(mask.area // 1_000_000, _LEAST_AREA), _MOST_AREA)
 
 
 def _ticking(work: Callable[[], None], tick: Callable[[], None]) -> None:

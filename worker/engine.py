@@ -91,6 +91,8 @@ class Engine:
                 [sys.executable, "-m", "worker.engine", *words],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                # Torch's threads would spin while they wait, on cores that the reading threads need.
+                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
                 start_new_session=True,  # Ctrl-C is for the parent; and `kill` can end the whole family
             )
         self._pipe = ours

@@ -1,5 +1,6 @@
 """`foveate segment`: the whole job in this process."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +56,8 @@ def segment(
         force=force,
         outputs=outputs,
     )
+    # Torch's threads would spin while they wait, on cores that the reading threads need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = engine("jobs.settings:read_settings")(engine("jobs.settings:StateSettings"))
     with show_progress(image.name) as report:
         manifest: dict[str, Any] = engine("worker.local:segment")(
