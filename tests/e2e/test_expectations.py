@@ -20,14 +20,14 @@ import pytest
 from foveate.cli import run
 from tests.bundles import make_scene_and_slide
 from tests.raster.cards import make_card
+from tests.shared import DATA, SHARED
 
-DATA = Path("/work/shared/data")
 TABLE = Path(__file__).parent.parent / "expectations.csv"
 BUNDLES = Path(__file__).parent.parent.parent / "bundles"
 _OF_THE_WHOLE = ("mask is", "transform", "mask without overviews")
 IMAGES = {".tif", ".tiff", ".svs", ".ndpi", ".dcm", ".jpg", ".png", ".jp2", ".vrt"}
 
-sys.path.insert(0, "/work/shared/tools")
+sys.path.insert(0, str(SHARED / "tools"))
 problems = importlib.import_module("outputs").problems
 
 with TABLE.open(newline="") as _table:

@@ -8,8 +8,7 @@ import pytest
 from foveate.cli import run
 from foveate.schema import ImageInfo
 from tests.bundles import make_scene_and_slide
-
-DATA = Path("/work/shared/data")
+from tests.shared import DATA
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The vectors of the authors' code: cases by kind, and the tolerances of foveation-method.md, section 14.
 
-They lie in the folder that FOVEATE_PARITY_DIR names, else in /work/shared/parity. A named folder without a manifest
+They lie in the folder that FOVEATE_PARITY_DIR names, else in shared/parity. A named folder without a manifest
 fails the tests; where none is named and the default is not there, each test is skipped and says so.
 """
 
@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-FOLDER = Path(os.environ.get("FOVEATE_PARITY_DIR", "/work/shared/parity"))
+from tests.shared import SHARED
+
+FOLDER = Path(os.environ.get("FOVEATE_PARITY_DIR", SHARED / "parity"))
 MANIFEST = FOLDER / "manifest.json"
 
 

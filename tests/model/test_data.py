@@ -29,8 +29,9 @@ from raster.geometry import Region
 from raster.image import ImageRef, open_image
 from raster.source import Plane, Source
 from tests.model.recipes import PATCH, UNLABELLED, recipe, write_pictures
+from tests.shared import DATA
 
-AERIAL = Path("/work/shared/data/aerial/dubai")
+AERIAL = DATA / "aerial" / "dubai"
 FILL = np.array([128, 128, 128], np.uint8)
 
 

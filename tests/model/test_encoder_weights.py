@@ -1,7 +1,5 @@
 """ImageNet weights for the encoder: every tensor lands, and the whole network still tells a cat from a cup."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import timm
@@ -11,8 +9,9 @@ from PIL import Image, ImageOps
 from foveate.schema import NetworkCard
 from model.encoder_weights import LITE0_ENCODER, load_imagenet_lite0, read_timm_weights
 from model.networks import build_network
+from tests.shared import DATA
 
-PHOTOS = Path("/work/shared/data/photos")
+PHOTOS = DATA / "photos"
 
 
 def lite0(in_channels: int) -> torch.nn.Module:

@@ -14,10 +14,10 @@ from model.config import read_config
 from model.data import mean_colour, thumbnail
 from model.evaluate import predict
 from model.predictor import Predictor
+from tests.shared import DATA
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(path.parent for path in ROOT.glob("bundles/*/bundle.json"))
-DATA = Path("/work/shared/data")
 _MIB = 1 << 20
 
 each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)

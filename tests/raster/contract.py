@@ -12,7 +12,6 @@ from raster.geometry import Region
 from raster.image import ImageRef, Pixels, RasterImage, open_image
 from raster.levels import trusted_levels
 
-DATA = Path("/work/shared/data")
 _REGIONS = 12
 
 

@@ -19,8 +19,7 @@ from raster.convert import Converted, convert, converted_at, needs_conversion
 from raster.geometry import Region
 from raster.image import ImageRef, Pixels, open_image
 from tests.raster.cards import make_info
-
-DATA = Path("/work/shared/data")
+from tests.shared import DATA
 
 
 def read_all(ref: ImageRef, level: int = 0) -> tuple[ImageInfo, Pixels]:

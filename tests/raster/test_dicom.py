@@ -9,7 +9,8 @@ from foveate.errors import ImageUnreadable
 from raster.dicom import series_files
 from raster.geometry import Region
 from raster.image import ImageRef, RasterImage, open_image
-from tests.raster.contract import DATA, ReaderContract
+from tests.raster.contract import ReaderContract
+from tests.shared import DATA
 
 SERIES = DATA / "slides/dicom-bpaec"
 

@@ -17,7 +17,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from foveate.errors import ImageLimits, ImageUnreadable, ImageUnsupported
 from raster.geometry import Region
 from raster.image import ImageRef, RasterImage, open_image
-from tests.raster.contract import DATA, ReaderContract, whole
+from tests.raster.contract import ReaderContract, whole
+from tests.shared import DATA
 
 GEO = DATA / "geotiff"
 UTM = {"crs": "EPSG:32618", "transform": Affine(2, 0, 500_000, 0, -2, 4_000_000)}

@@ -13,7 +13,8 @@ import tifffile
 
 from foveate.errors import FoveateError, ImageError, ImageMissing, ImageUnreadable, ImageUnsupported
 from raster.image import ImageRef, open_image
-from tests.raster.contract import DATA, whole
+from tests.raster.contract import whole
+from tests.shared import DATA
 
 REFUSED = {"slc.tif"}
 IMAGES = sorted(

@@ -14,7 +14,7 @@ from affine import Affine
 from foveate.errors import ImageLimits, ImageUnreadable
 from raster.image import ImageRef, open_image
 from raster.limits import Limits
-from tests.raster.contract import DATA
+from tests.shared import DATA
 
 BROKEN = DATA / "broken"
 

@@ -15,7 +15,8 @@ from foveate.errors import ImageLimits, ImageUnreadable
 from raster.geometry import Region
 from raster.image import ImageRef, RasterImage, open_image
 from raster.limits import Limits
-from tests.raster.contract import DATA, ReaderContract, whole
+from tests.raster.contract import ReaderContract, whole
+from tests.shared import DATA
 
 PHOTOS = DATA / "photos"
 

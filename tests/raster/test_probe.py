@@ -9,8 +9,7 @@ import pytest
 from foveate.errors import ImageLimits, ImageMissing, ImageUnreadable, ImageUnsupported
 from raster.image import ImageRef
 from raster.probe import probe, probe_in_child
-
-DATA = Path("/work/shared/data")
+from tests.shared import DATA
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,11 @@ from raster.georeference import Georeference
 from raster.placement import on_earth
 from raster.regions import RegionsJob, write_regions, write_regions_in_process
 from raster.write import MaskWriter
+from tests.shared import DATA
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
-GEOTIFFS = Path("/work/shared/data/geotiff")
+GEOTIFFS = DATA / "geotiff"
 CLASSES = (ClassCard(value=0, name="stroma", color=(1, 2, 3)), ClassCard(value=1, name="gland", color=(40, 50, 60)))
 MICROMETRES = SpacingInfo(x=0.5, y=0.5, unit="um", origin="test")
 

@@ -12,7 +12,8 @@ from foveate.errors import ImageUnreadable
 from raster.geometry import Region
 from raster.image import ImageRef, RasterImage, open_image
 from raster.slide import SlideImage, vendor_of
-from tests.raster.contract import DATA, ReaderContract, whole
+from tests.raster.contract import ReaderContract, whole
+from tests.shared import DATA
 
 SLIDES = DATA / "slides"
 

@@ -12,7 +12,7 @@ from rasterio.control import GroundControlPoint
 
 from raster.image import ImageRef, open_image
 from raster.spacing import ground_spacing, resolution_spacing, slide_spacing
-from tests.raster.contract import DATA
+from tests.shared import DATA
 
 UTM = CRS.from_epsg(32633).to_wkt()
 DEGREES = CRS.from_epsg(4326).to_wkt()

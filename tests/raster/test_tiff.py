@@ -12,7 +12,8 @@ from foveate.errors import ImageUnreadable
 from raster.geometry import Region
 from raster.image import ImageRef, RasterImage, open_image
 from raster.tiff import TiffImage
-from tests.raster.contract import DATA, ReaderContract, whole
+from tests.raster.contract import ReaderContract, whole
+from tests.shared import DATA
 
 ODD = DATA / "slides/OS-2-ndpi.ome.tif"
 

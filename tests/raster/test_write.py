@@ -20,10 +20,11 @@ from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.overviews import mode_halved
 from raster.write import MaskWriter, write_foveation
+from tests.shared import DATA
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
-GEOTIFFS = Path("/work/shared/data/geotiff")
+GEOTIFFS = DATA / "geotiff"
 CLASSES = (
     ClassCard(value=0, name="water & ice", color=(0, 0, 200)),
     ClassCard(value=3, name="Grünland", color=(10, 200, 30)),

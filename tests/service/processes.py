@@ -16,8 +16,8 @@ from foveate.client import Client
 from foveate.errors import ServiceUnreachable
 from jobs.valkey import EmbeddedValkey
 from tests.raster.cards import make_card
+from tests.shared import DATA
 
-DATA = Path("/work/shared/data")
 SLIDE = DATA / "slides" / "CMU-1-Small-Region.svs"
 """0.499 µm, RGB: what the test's one bundle takes."""
 SCENE = DATA / "geotiff" / "rgb_deflate.tif"

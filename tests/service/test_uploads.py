@@ -17,7 +17,8 @@ from foveate.client import Client
 from jobs.files import RESERVE_BYTES
 from jobs.valkey import EmbeddedValkey
 from tests.service.full_disk import ROOM
-from tests.service.processes import DATA, SLIDE, Service, running_api
+from tests.service.processes import SLIDE, Service, running_api
+from tests.shared import DATA
 
 
 def left_in(directory: Path) -> list[str]:
