@@ -37,6 +37,12 @@ class ChunkCache(Generic[V]):
             self._fill(key, future, compute)
         return future.result()
 
+    def clear(self) -> None:
+        """Forget all that is finished; what is being computed stays."""
+        with self._lock:
+            for key in [key for key, future in self._entries.items() if future.done()]:
+                self._bytes -= self._size_of(self._entries.pop(key).result())
+
     def _fill(self, key: Hashable, future: "Future[V]", compute: Callable[[], V]) -> None:
         try:
             value = compute()

@@ -123,6 +123,10 @@ class Source:
             decoded, self._pixels_decoded = self._pixels_decoded, 0
         return decoded
 
+    def forget(self) -> None:
+        """Give the cached chunks' memory back; they are computed again when somebody asks."""
+        self._cache.clear()
+
     def close(self) -> None:
         with self._lock:
             for handle in self._handles:

@@ -44,6 +44,7 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
         with clock.stage("compute"):
             work = BlockWork(job, plan, canvas, predictor, seen_damage)
             work.run(lambda share: tell("segmenting", LOOKED + share * (COMPUTED - LOOKED)), dismissed)
+        job.source.forget()
         spec.out.mkdir(parents=True)
         with clock.stage("assemble"):
             assembled = assemble(job, plan, canvas, spec.out, seen_damage, lambda stage: tell(stage, COMPUTED))
