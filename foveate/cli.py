@@ -42,13 +42,7 @@ def build_app() -> typer.Typer:
             raise typer.Exit
 
     for name in COMMANDS:
-        try:
-            module = importlib.import_module(f"foveate.commands.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"foveate.commands.{name}":
-                raise
-            continue
-        module.register(app)
+        importlib.import_module(f"foveate.commands.{name}").register(app)
     return app
 
 
