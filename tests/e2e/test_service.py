@@ -119,11 +119,12 @@ def test_a_killed_engine_costs_nothing_but_time(service, tmp_path):
         while client.job(job).status is JobState.ACCEPTED:
             time.sleep(0.02)
         time.sleep(moments.uniform(0, undisturbed))
-        running = client.job(job).status is JobState.RUNNING
-        for engine in engines(process.pid) if running else []:
+        landed = client.job(job).status is JobState.RUNNING
+        for engine in engines(process.pid) if landed else []:
             os.kill(engine.pid, signal.SIGKILL)
-            kills += 1
+        kills += landed
         assert fetched(job) == wanted
+    print(f"{kills} of 10 kills met a running job")
     assert kills >= 3
 
 
