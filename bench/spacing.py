@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from model.bundle import load_bundle
-from model.config import read_config
-from model.data import Labelled, load_images
-from model.evaluate import evaluate
+from model.datasets.patches import Labelled, load_images
+from model.evaluation.evaluate import evaluate
 from model.predictor import Predictor
+from model.training.config import read_config
 from raster.geometry import Region, Size
 from raster.resample import resample
 

@@ -28,7 +28,7 @@ from foveate.card import (
 from foveate.errors import BundleInvalid, FoveateError
 from foveate.schema import BundleCard
 from model.foveation import FoveationModule
-from model.networks import build_network, input_channels
+from model.networks.build import build_network, input_channels
 
 __all__ = ["Bundle", "VerifyReport", "load_bundle", "load_networks", "save_bundle", "verify_bundle"]
 

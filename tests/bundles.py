@@ -7,7 +7,7 @@ import torch
 
 from model.bundle import save_bundle
 from model.foveation import FoveationModule
-from model.networks import build_network
+from model.networks.build import build_network
 from tests.raster.cards import make_card
 
 DARK, BRIGHT = 0, 1

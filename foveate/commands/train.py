@@ -28,7 +28,7 @@ def train(
     # Torch's threads spin while they wait; on a machine that is not theirs alone that costs several times the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with _log_on_stderr():
-        trained = engine("model.train:train")(config)
+        trained = engine("model.training.train:train")(config)
     if as_json:
         typer.echo(json.dumps({"bundle": str(trained.bundle.directory), "scores": trained.scores}, indent=2))
         return

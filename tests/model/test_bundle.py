@@ -17,7 +17,7 @@ from foveate.errors import BundleInvalid, BundleUnknown
 from foveate.schema import BundleCard
 from model.bundle import load_bundle, load_networks, save_bundle, verify_bundle
 from model.foveation import FoveationModule
-from model.networks import build_network
+from model.networks.build import build_network
 
 CARD: dict[str, Any] = {
     "format": 1,

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.bundle import load_bundle, verify_bundle
-from model.config import read_config
-from model.data import mean_colour, thumbnail
-from model.evaluate import predict
+from model.datasets.patches import mean_colour, thumbnail
+from model.evaluation.evaluate import predict
 from model.predictor import Predictor
+from model.training.config import read_config
 from tests.shared import DATA
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard, Wire
-from model.encoder_weights import LITE0_ENCODER
+from model.networks.weights import LITE0_ENCODER
 
 __all__ = [
     "Augmentation",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from foveate.errors import BandsMismatch, ImageMissing, OptionInvalid
 from foveate.schema import BundleCard
-from model.config import Augmentation, Data, Glass, Holdout, NetworkSchedule, Scenes
+from model.training.config import Augmentation, Data, Glass, Holdout, NetworkSchedule, Scenes
 from raster.geometry import Region, Size
 from raster.image import ImageRef, open_image
 from raster.labels import read_labels

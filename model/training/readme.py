@@ -10,7 +10,7 @@ _START, _END = "<!-- scores: written by `foveate train` -->", "<!-- end of score
 
 
 def with_scores(text: str | None, card: BundleCard, scores: dict[str, Any]) -> str:
-    """`text` with the table of `scores` (as from `model.evaluate.report`) between its marks; None: a bare card."""
+    """`text` with the table of `scores` (`model.evaluation.evaluate.report`) between its marks; None: a bare card."""
     if text is None or _START not in text or _END not in text:
         text = f"{_front_matter(card)}\n# {card.name}\n\n{_START}\n{_END}\n"
     before, rest = text.split(_START, 1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.data import IGNORE
+from model.datasets.patches import IGNORE
 
 __all__ = ["class_weights", "expected_loss", "segmentation_loss", "window_losses"]
 

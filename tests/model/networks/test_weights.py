@@ -7,8 +7,8 @@ import torch
 from PIL import Image, ImageOps
 
 from foveate.schema import NetworkCard
-from model.encoder_weights import LITE0_ENCODER, load_imagenet_lite0, read_timm_weights
-from model.networks import build_network
+from model.networks.build import build_network
+from model.networks.weights import LITE0_ENCODER, load_imagenet_lite0, read_timm_weights
 from tests.shared import DATA
 
 PHOTOS = DATA / "photos"

@@ -16,12 +16,22 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from foveate.schema import BundleCard
-from model.config import TrainConfig
-from model.data import IGNORE, Labelled, labels_at, mean_colour, normalised, patch_at, recoloured, thumbnail, turned
-from model.fit import Checkpoints, with_scale
+from model.datasets.patches import (
+    IGNORE,
+    Labelled,
+    labels_at,
+    mean_colour,
+    normalised,
+    patch_at,
+    recoloured,
+    thumbnail,
+    turned,
+)
 from model.foveation import FoveationModule
-from model.losses import expected_loss, window_losses
 from model.mapping import map_exact
+from model.training.config import TrainConfig
+from model.training.fit import Checkpoints, with_scale
+from model.training.losses import expected_loss, window_losses
 from raster.geometry import Region
 
 __all__ = ["Measured", "fit_foveation", "foveation_summary", "measure"]

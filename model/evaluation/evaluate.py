@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from foveate.schema import BundleCard
-from model.data import IGNORE, Labelled, mean_colour, patch_at, thumbnail
+from model.datasets.patches import IGNORE, Labelled, mean_colour, patch_at, thumbnail
 from model.metrics import ClassCounts, count_classes
 from model.policy import choose
 from model.predictor import PatchBatch, Predictor

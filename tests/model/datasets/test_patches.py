@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from foveate.errors import FoveateError, ImageMissing, OptionInvalid
-from model.config import Glass, Holdout, TrainConfig
-from model.data import (
+from model.datasets.patches import (
     IGNORE,
     PatchSampler,
     class_shares,
@@ -25,10 +24,11 @@ from model.data import (
     thumbnail,
     turned,
 )
+from model.training.config import Glass, Holdout, TrainConfig
 from raster.geometry import Region
 from raster.image import ImageRef, open_image
 from raster.source import Plane, Source
-from tests.model.recipes import PATCH, UNLABELLED, recipe, write_pictures
+from tests.model.training.recipes import PATCH, UNLABELLED, recipe, write_pictures
 from tests.shared import DATA
 
 AERIAL = DATA / "aerial" / "dubai"
@@ -58,7 +58,7 @@ def test_a_mosaic_is_put_together_row_by_row(tmp_path: Path, config: TrainConfig
 
 
 def scene(**fields: Any) -> Any:
-    from model.config import Scenes
+    from model.training.config import Scenes
 
     return Scenes.model_validate(fields)
 

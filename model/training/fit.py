@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from model.config import NetworkSchedule
-from model.data import PatchSampler
-from model.losses import segmentation_loss
+from model.datasets.patches import PatchSampler
+from model.training.config import NetworkSchedule
+from model.training.losses import segmentation_loss
 
 __all__ = ["Checkpoints", "fit_network", "with_scale"]
 

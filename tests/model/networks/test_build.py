@@ -5,7 +5,7 @@ import torch
 
 from foveate.errors import BundleInvalid
 from foveate.schema import NetworkCard
-from model.networks import build_network, input_channels
+from model.networks.build import build_network, input_channels
 
 
 @pytest.mark.parametrize("scale_channel", [False, True])

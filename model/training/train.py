@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard
 from model.bundle import Bundle, save_bundle
-from model.config import TrainConfig, read_config
-from model.data import Labelled, PatchSampler, class_shares, load_images
-from model.encoder_weights import load_imagenet_lite0
-from model.evaluate import evaluate, report
-from model.fit import Checkpoints, fit_network
-from model.fit_foveation import fit_foveation, foveation_summary, measure
+from model.datasets.patches import Labelled, PatchSampler, class_shares, load_images
+from model.evaluation.evaluate import evaluate, report
 from model.foveation import FoveationModule
-from model.losses import class_weights
-from model.networks import build_network
+from model.networks.build import build_network
+from model.networks.weights import load_imagenet_lite0
 from model.predictor import Predictor
-from model.readme import with_scores
+from model.training.config import TrainConfig, read_config
+from model.training.fit import Checkpoints, fit_network
+from model.training.fit_foveation import fit_foveation, foveation_summary, measure
+from model.training.losses import class_weights
+from model.training.readme import with_scores
 
 __all__ = ["Trained", "train"]
 

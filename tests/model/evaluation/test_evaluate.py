@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from foveate.schema import BundleCard
 from model.bundle import save_bundle
-from model.data import IGNORE, Labelled
-from model.evaluate import evaluate, predict, report
+from model.datasets.patches import IGNORE, Labelled
+from model.evaluation.evaluate import evaluate, predict, report
 from model.foveation import FoveationModule
-from model.networks import build_network
+from model.networks.build import build_network
 from model.predictor import Predictor
 from raster.geometry import Region
-from tests.model.recipes import recipe
+from tests.model.training.recipes import recipe
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model.data import IGNORE
-from model.losses import class_weights, expected_loss, segmentation_loss, window_losses
+from model.datasets.patches import IGNORE
+from model.training.losses import class_weights, expected_loss, segmentation_loss, window_losses
 
 
 def test_weights_have_mean_one_over_pixels_and_favour_the_rare() -> None:

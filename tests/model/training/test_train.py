@@ -12,13 +12,13 @@ import yaml
 from foveate.cli import run
 from foveate.errors import OptionInvalid
 from model.bundle import load_bundle, load_networks, verify_bundle
-from model.config import TrainConfig, read_config
-from model.data import PatchSampler, class_shares, load_images
-from model.fit import Checkpoints, fit_network
-from model.fit_foveation import Measured, fit_foveation
-from model.losses import class_weights
-from model.networks import build_network
-from tests.model.recipes import recipe, write_pictures, write_recipe
+from model.datasets.patches import PatchSampler, class_shares, load_images
+from model.networks.build import build_network
+from model.training.config import TrainConfig, read_config
+from model.training.fit import Checkpoints, fit_network
+from model.training.fit_foveation import Measured, fit_foveation
+from model.training.losses import class_weights
+from tests.model.training.recipes import recipe, write_pictures, write_recipe
 
 
 @pytest.fixture
@@ -170,5 +170,5 @@ def test_encoder_weights_need_the_encoder_that_they_are_for(folder: Path) -> Non
 
 
 def test_the_shipped_recipes_can_be_read() -> None:
-    for path in Path(__file__).parents[2].glob("bundles/*/training.yaml"):
+    for path in Path(__file__).parents[3].glob("bundles/*/training.yaml"):
         assert read_config(path).bundle.name == yaml.safe_load(path.read_text())["bundle"]["name"] == path.parent.name

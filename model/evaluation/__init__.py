@@ -1,0 +1,1 @@
+"""Evaluation: scores, maps, tables and figures of trained networks on labelled images."""

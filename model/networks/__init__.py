@@ -1,0 +1,1 @@
+"""Segmentation networks: built by name, and where their first weights come from."""

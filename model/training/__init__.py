@@ -1,0 +1,1 @@
+"""Training: from a recipe to a run, and from a run to a bundle."""
