@@ -1,4 +1,4 @@
-"""Segmentation networks by name: patches in, logits of the same size out.
+"""Segmentation networks by name, our own and those of segmentation_models_pytorch ("smp").
 
 Letters: N patches, C bands (one more where the card asks for the scale channel), H W pixels, K classes.
 """
@@ -6,10 +6,13 @@ Letters: N patches, C bands (one more where the card asks for the scale channel)
 import inspect
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import nn
 
 from foveate.errors import BundleInvalid
 from foveate.schema import NetworkCard
+from model.networks.hrnet import HRNet
+from model.networks.small import Fcn, Linear
+from model.networks.upernet import UPerNet
 
 __all__ = ["build_network", "input_channels"]
 
@@ -17,39 +20,13 @@ _OURS_TO_SET = {"encoder_name", "encoder_weights", "in_channels", "classes", "ac
 """Arguments that the card states elsewhere, or that would download weights or change what `forward` returns."""
 
 
-class Linear(nn.Module):
-    """A 1x1 convolution: every pixel's logits are an affine function of its own bands."""
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.head = nn.Conv2d(channels, classes, 1)
-
-    def forward(self, patches_NCHW: Tensor) -> Tensor:
-        """(N, C, H, W) float32 to logits (N, K, H, W)."""
-        logits: Tensor = self.head(patches_NCHW)
-        return logits
-
-
-class Fcn(nn.Module):
-    """Two 3x3 convolutions and a 1x1 head: the smallest network that sees a neighbourhood."""
-
-    def __init__(self, channels: int, classes: int, width: int = 16) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(inplace=True),
-        )
-        self.head = nn.Conv2d(width, classes, 1)
-
-    def forward(self, patches_NCHW: Tensor) -> Tensor:
-        """(N, C, H, W) float32 to logits (N, K, H, W)."""
-        logits: Tensor = self.head(self.body(patches_NCHW))
-        return logits
-
-
-_SMALL: dict[str, Callable[..., nn.Module]] = {"fcn": Fcn, "linear": Linear}
+_OURS: dict[str, Callable[..., nn.Module]] = {
+    "fcn": Fcn,
+    "hrnet_w18": lambda channels, classes: HRNet(channels, classes, width=18),
+    "hrnet_w48": lambda channels, classes: HRNet(channels, classes, width=48),
+    "linear": Linear,
+    "upernet_resnet50": UPerNet,
+}
 
 
 def input_channels(card: NetworkCard) -> int:
@@ -61,27 +38,30 @@ def build_network(card: NetworkCard, classes: int) -> nn.Module:
     """The network of `card` with fresh random weights.
 
     Its `forward` takes (N, C, H, W) normalised float32, the last channel holding log2(f / P) where `scale_channel` is
-    set, and gives logits (N, `classes`, H, W). Networks of "smp" need H and W to be multiples of their encoder's
-    stride, mostly 32. Raises BundleInvalid for a name or an option that the library does not know.
+    set, and gives logits (N, `classes`, H, W); in training mode the HRNets and UPerNet give them at a quarter of the
+    size, rounded up. Networks of "smp" need H and W to be multiples of their encoder's stride, mostly 32; ours take any
+    size. What ImageNet weights may fill is the submodule `encoder`, where there is one.
+    Raises BundleInvalid for a name or an option that the library does not know.
     """
     if card.library == "foveate":
-        return _small(card, classes)
+        return _own(card, classes)
     return _smp(card, classes)
 
 
-def _small(card: NetworkCard, classes: int) -> nn.Module:
-    if card.architecture not in _SMALL:
+def _own(card: NetworkCard, classes: int) -> nn.Module:
+    if card.architecture not in _OURS:
         raise BundleInvalid(
             f"network.architecture {card.architecture!r} is not one of our own networks",
-            hint=f'Use one of {", ".join(sorted(_SMALL))}, or library "smp".',
+            hint=f'Use one of {", ".join(sorted(_OURS))}, or library "smp".',
         )
     if card.encoder is not None:
         raise BundleInvalid(
-            f"network.encoder {card.encoder!r}: {card.architecture} has no encoder", hint="Set network.encoder to null."
+            f"network.encoder {card.encoder!r}: the encoder of {card.architecture} cannot be chosen",
+            hint="Set network.encoder to null.",
         )
     try:
-        return _SMALL[card.architecture](input_channels(card), classes, **card.options)
-    except TypeError as error:
+        return _OURS[card.architecture](input_channels(card), classes, **card.options)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise _bad_options(card, error) from error
 
 

@@ -16,7 +16,7 @@ from model.datasets.patches import Labelled, PatchSampler, class_shares, load_im
 from model.evaluation.evaluate import evaluate, report
 from model.foveation import FoveationModule
 from model.networks.build import build_network
-from model.networks.weights import load_imagenet_lite0
+from model.networks.weights import load_encoder_weights
 from model.predictor import Predictor
 from model.training.config import TrainConfig, read_config
 from model.training.fit import Checkpoints, fit_network
@@ -65,7 +65,7 @@ def _fitted_network(config: TrainConfig, images: list[Labelled], weights_K: Tens
     torch.manual_seed(config.seed)
     network = build_network(config.bundle.network, len(config.bundle.classes))
     if config.network.encoder_weights is not None:
-        load_imagenet_lite0(network.get_submodule("encoder"))
+        load_encoder_weights(network, config.network.encoder_weights)
     network = network.to(memory_format=torch.channels_last)
     sampler = PatchSampler(images, config.bundle, config.network, config.augmentation, config.seed)
     fit_network(network, sampler, weights_K, Checkpoints(config.run / "network.pt", config.checkpoint_minutes))

@@ -11,7 +11,7 @@ from model.aggregate import infer, policy_weights
 from model.extract import extract_patches
 from model.foveation import FoveationModule
 from model.geometry import Geometry
-from model.networks.build import Fcn
+from model.networks.small import Fcn
 from raster.geometry import Size
 
 
