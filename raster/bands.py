@@ -96,6 +96,12 @@ def plan_bands(info: ImageInfo, card: InputCard, options: SegmentOptions) -> Ban
     )
 
 
+def fill_colour(card: InputCard) -> NDArray[Any]:
+    """(bands,) in the bundle's dtype: the mean colour, which stands for what is not data."""
+    mean = np.array(card.mean) * card.value_scale
+    return mean.astype(np.float32) if card.dtype == "float32" else np.rint(mean).astype(card.dtype)
+
+
 def _missing(info: ImageInfo, card: InputCard) -> list[str]:
     """The bundle's bands that no band, or more than one, of the image claims to be."""
     counts = Counter(info.bands)

@@ -126,9 +126,7 @@ class RasterioImage:
         self._info = self._guarded(lambda: self._describe(main, limits), "its description")
 
     def _dataset(self, **options: int) -> Any:
-        with _OPENING, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return rasterio.open(self._path, driver=self._driver, **options)
+        return open_quietly(self._path, self._driver, **options)
 
     def _describe(self, main: Any, limits: Limits) -> ImageInfo:
         dtype = str(main.dtypes[0])
@@ -245,6 +243,13 @@ class RasterioImage:
                 f"{self._path.name}: {what} cannot be decoded: {reason(error, self._path)}",
                 hint="The file is damaged, cut short or of an unusual kind; export or copy it again.",
             ) from error
+
+
+def open_quietly(path: Path, driver: str, **options: int) -> Any:
+    """The dataset through one pinned driver, without rasterio's warning that it has no place on Earth."""
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return rasterio.open(path, driver=driver, **options)
 
 
 def reason(error: BaseException, path: Path) -> str:

@@ -5,14 +5,11 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from foveate.errors import MemoryTooSmall, OptionInvalid
-from foveate.schema import BundleCard, ImageInfo, InputCard, SegmentOptions
+from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from model.predictor import Predictor
+from raster.bands import fill_colour
 from raster.convert import convert, converted_at, needs_conversion
 from raster.fit import Fit, checked_options, checked_policy_for, fit
 from raster.geometry import Region, Size
@@ -112,12 +109,6 @@ def region_of_interest(info: ImageInfo, options: SegmentOptions) -> Region:
             hint="give X,Y,W,H in level-0 pixels, counted from the top left corner",
         )
     return region
-
-
-def fill_colour(card: InputCard) -> NDArray[Any]:
-    """(bands,) in the bundle's dtype: the mean colour, which stands for what is not data."""
-    mean = np.array(card.mean) * card.value_scale
-    return mean.astype(np.float32) if card.dtype == "float32" else np.rint(mean).astype(card.dtype)
 
 
 def _budget(spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid, options: SegmentOptions) -> Budget:

@@ -1,0 +1,77 @@
+"""Small images with labels on disk, and the cards and data that go with them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from foveate.schema import BundleCard
+from model.datasets.config import PairsData
+
+RULES = [{"low": k, "high": k, "value": k} for k in range(3)]
+PATTERNS = {"images": "images/*.png", "labels": "labels/*.png"}
+
+
+def card(**changes: Any) -> BundleCard:
+    """A bundle for 8-bit RGB of unknown scale; `changes` replace fields of its input."""
+    return BundleCard.model_validate(
+        {
+            "format": 1,
+            "name": "tiny",
+            "version": "0",
+            "licence": "Apache-2.0",
+            "network": {"library": "foveate", "architecture": "fcn", "in_channels": len(changes.get("bands", "rgb"))},
+            "patch_size": 32,
+            "fovs": [32, 64],
+            "foveation": None,
+            "mapping": "implicit",
+            "policy": "fixed:1",
+            "input": {
+                "kind": "any",
+                "bands": ["red", "green", "blue"],
+                "dtype": "uint8",
+                "value_scale": 255,
+                "mean": [0.5] * 3,
+                "std": [0.5] * 3,
+                "spacing": None,
+                "spacing_unit": None,
+                "spacing_range": None,
+                **changes,
+            },
+            "classes": [{"value": k, "name": str(k), "color": [k, k, k]} for k in range(3)],
+            "provenance": {},
+        }
+    )
+
+
+def pairs_data(folder: Path, **changes: Any) -> PairsData:
+    """Every image below `folder`/images, for training and for tests alike."""
+    entries: dict[str, Any] = {
+        "layout": "pairs",
+        "folder": folder,
+        "train": [PATTERNS],
+        "test": [PATTERNS],
+        "labels": RULES,
+    }
+    return PairsData.model_validate(entries | changes)
+
+
+def save(path: Path, values: NDArray[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def write_scene(
+    folder: Path, name: str = "a", width: int = 80, height: int = 64, seed: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """`folder`/images/NAME.png (random colours) and labels/NAME.png (classes 0 to 2 in squares of 8), and the arrays."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 255, (height, width, 3), np.uint8)
+    coarse = random.integers(0, 3, (-(-height // 8), -(-width // 8)), np.uint8)
+    classes = np.kron(coarse, np.ones((8, 8), np.uint8))[:height, :width]
+    save(folder / f"images/{name}.png", pixels)
+    save(folder / f"labels/{name}.png", classes)
+    return pixels, classes
