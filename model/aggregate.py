@@ -18,7 +18,7 @@ from model.extract import extract_patches
 from model.geometry import Geometry
 from model.mapping import map_exact, map_parity
 from model.mixing import mix
-from model.policy import choose
+from model.policy import TAU_END, choose
 from model.resample import bilinear, low_resolution
 from raster.geometry import Region, Size
 
@@ -45,15 +45,17 @@ class Aggregate:
         return self.scores.argmax(dim=0)
 
 
-def policy_weights(policy: str, fovs: int, mapping: Literal["implicit", "explicit"] = "implicit") -> list[Weigh]:
+def policy_weights(
+    policy: str, fovs: int, mapping: Literal["implicit", "explicit"] = "implicit", *, tau: float = TAU_END
+) -> list[Weigh]:
     """The weights of a policy by name (design 4.1): one rule or, for `ensemble`, one for each of its members.
 
-    Raises OptionInvalid for a policy that the bank or the mapping cannot follow.
+    `tau` is the temperature of `gumbel`. Raises OptionInvalid for a policy that the bank or the mapping cannot follow.
     """
 
     def weigh(name: str) -> Weigh:
         def weights(log_f_ND: Tensor) -> Tensor:
-            choice = choose(log_f_ND.exp().T.numpy(force=True), name, mapping)
+            choice = choose(log_f_ND.exp().T.numpy(force=True), name, mapping, tau=tau)
             by_cell = np.eye(fovs, dtype=np.float32)[choice.index] if choice.weights is None else choice.weights
             return torch.from_numpy(by_cell).to(log_f_ND)
 
@@ -75,6 +77,7 @@ def infer(
     max_score: bool = False,
     explicit: bool = False,
     interpolate_logs: bool = False,
+    scale_channel: bool = False,
     batch: int = 16,
 ) -> Aggregate:
     """Visit every location of the grid, row-major, and add up the scores.
@@ -82,7 +85,8 @@ def infer(
     `image_CHW` is normalised; `foveation` gives probabilities, `network` logits at any stride, both in evaluation mode.
     `geometry.step` is F_theta's; `coarse_step` lets the locations step further. Several `weigh` are averaged.
     `max_score` keeps, per pixel, the scores of the window with the largest single score. `interpolate_logs` resizes
-    log-probabilities to the coarser grid, as the authors' code does for Gumbel. `center` refuses a grid that leaves
+    log-probabilities to the coarser grid, as the authors' code does for Gumbel. `scale_channel` gives the network one
+    more channel, log2 of field of view over patch side, mixed like the patches. `center` refuses a grid that leaves
     holes (OptionInvalid); `parity` leaves uncovered pixels without votes.
     """
     image_1CHW = image_CHW[None]
@@ -95,7 +99,7 @@ def infer(
     for rule in weigh:
         weights_ND = rule(log_f_ND)
         for numbers, locations in _batches(grid.grid(size), batch):
-            scores = _scores(image_1CHW, network, grid, locations, weights_ND[numbers])
+            scores = _scores(image_1CHW, network, grid, locations, weights_ND[numbers], scale_channel)
             for location, weights_D, seen_KPQ in zip(locations, weights_ND[numbers], scores, strict=True):
                 index = int(weights_D.argmax())
                 read_KPQ = _read_back(seen_KPQ, grid, size, location, index) if explicit else seen_KPQ
@@ -139,11 +143,21 @@ class _Canvas:
 
 
 def _scores(
-    image_1CHW: Tensor, network: nn.Module, grid: Geometry, locations: list[tuple[int, int]], weights_ND: Tensor
+    image_1CHW: Tensor,
+    network: nn.Module,
+    grid: Geometry,
+    locations: list[tuple[int, int]],
+    weights_ND: Tensor,
+    scale_channel: bool,
 ) -> Tensor:
     """Probabilities (N, K, P, P * aspect) of the mixed patches."""
     patches_NDCHW = torch.stack([extract_patches(image_1CHW, grid, location)[:, 0] for location in locations])
-    logits = network(mix(patches_NDCHW, weights_ND))
+    mixed_NCHW = mix(patches_NDCHW, weights_ND)
+    if scale_channel:
+        log_scale_N = weights_ND @ (torch.tensor(grid.bank) / grid.bank[0]).log2().to(weights_ND)
+        plane = log_scale_N[:, None, None, None].expand(-1, 1, *mixed_NCHW.shape[2:])
+        mixed_NCHW = torch.cat([mixed_NCHW, plane], dim=1)
+    logits = network(mixed_NCHW)
     return functional.softmax(bilinear(logits, *grid.patch_shape), dim=1)
 
 

@@ -10,8 +10,21 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ClassCounts", "count_classes", "foveation_map", "foveation_mse", "gold_standard", "normalised_map"]
+__all__ = [
+    "BINS",
+    "ClassCounts",
+    "Reliability",
+    "class_iou",
+    "confusion",
+    "count_classes",
+    "foveation_map",
+    "foveation_mse",
+    "gold_standard",
+    "normalised_map",
+]
 
+BINS = 15
+"""Of confidence, equally wide (Guo et al. 2017)."""
 _TINY = 1e-10
 
 
@@ -37,6 +50,13 @@ class ClassCounts:
             self.judged + other.judged,
         )
 
+    @classmethod
+    def of_confusion(cls, confusion_KK: NDArray[np.int64]) -> Self:
+        """From pixels by label and prediction, ignored ones left out."""
+        intersection, label = np.diagonal(confusion_KK), confusion_KK.sum(axis=1)
+        union = label + confusion_KK.sum(axis=0) - intersection
+        return cls(intersection.copy(), union, label, int(intersection.sum()), int(label.sum()))
+
     @property
     def iou(self) -> NDArray[np.float64]:
         return self.intersection / (self.union + _TINY)
@@ -54,13 +74,14 @@ class ClassCounts:
     def accuracy(self) -> float:
         return self.correct / (self.judged + _TINY)
 
-    def mean_iou(self, absent: Literal["left out", "zero"] = "left out") -> float:
-        """Mean over the classes; one in neither prediction nor label is left out, or counts 0 as in the authors' code.
+    def mean_iou(self, absent: Literal["left out", "zero"] = "left out", over: Sequence[int] | None = None) -> float:
+        """Mean over the classes, or over those of `over`; NaN where every class is left out.
 
-        NaN where every class is left out.
+        A class in neither prediction nor label is left out, or counts 0 as in the authors' code.
         """
-        kept = self.iou[self.union > 0] if absent == "left out" else self.iou
-        return float(kept.mean()) if kept.size else float("nan")
+        classes = np.arange(len(self.union)) if over is None else np.array(over, np.int64)
+        kept = classes[self.union[classes] > 0] if absent == "left out" else classes
+        return float(self.iou[kept].mean()) if kept.size else float("nan")
 
     @property
     def absent(self) -> list[int]:
@@ -98,6 +119,58 @@ def count_classes(
     )
 
 
+def confusion(
+    predicted_HW: NDArray[np.integer], label_HW: NDArray[np.integer], classes: int, ignore: int
+) -> NDArray[np.int64]:
+    """(K, K): pixels by label, then prediction, over the pixels whose label is not `ignore`."""
+    valid = label_HW != ignore
+    pairs = label_HW[valid].astype(np.int64) * classes + predicted_HW[valid]
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def class_iou(confusion_NKK: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(N, K): the IoU of every class in each of N confusions; NaN for a class in neither prediction nor label."""
+    right = np.diagonal(confusion_NKK, axis1=1, axis2=2)
+    union = confusion_NKK.sum(axis=1) + confusion_NKK.sum(axis=2) - right
+    iou: NDArray[np.float64] = np.where(union > 0, right / np.maximum(union, 1), np.nan)
+    return iou
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Pixels by the probability of their predicted class, in BINS bins (k / BINS, (k + 1) / BINS]; add them up."""
+
+    pixels: NDArray[np.int64]
+    """(BINS,)."""
+    confidence: NDArray[np.float64]
+    """(BINS,): summed probabilities."""
+    correct: NDArray[np.int64]
+    """(BINS,)."""
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls(np.zeros(BINS, np.int64), np.zeros(BINS), np.zeros(BINS, np.int64))
+
+    @classmethod
+    def of(cls, confidence_N: NDArray[np.floating], correct_N: NDArray[np.bool_]) -> Self:
+        """The pixels of which each has the probability of its predicted class and whether that is right."""
+        bins = np.clip(np.ceil(confidence_N * BINS).astype(np.int64) - 1, 0, BINS - 1)
+        return cls(
+            np.bincount(bins, minlength=BINS).astype(np.int64),
+            np.bincount(bins, weights=confidence_N, minlength=BINS),
+            np.bincount(bins[correct_N], minlength=BINS).astype(np.int64),
+        )
+
+    def __add__(self, other: Self) -> "Reliability":
+        return Reliability(self.pixels + other.pixels, self.confidence + other.confidence, self.correct + other.correct)
+
+    @property
+    def expected_error(self) -> float:
+        """Expected calibration error: mean over pixels of |accuracy - confidence| of their bin; NaN without any."""
+        total = self.pixels.sum()
+        return float(np.abs(self.correct - self.confidence).sum() / total) if total else float("nan")
+
+
 def foveation_map(distribution_DYX: NDArray[np.floating], bank: Sequence[int]) -> NDArray[np.float64]:
     """Per cell the mean field of view, in pixels."""
     mean_YX: NDArray[np.float64] = np.tensordot(np.asarray(bank, np.float64), distribution_DYX, axes=1)
@@ -129,8 +202,8 @@ def gold_standard(
 
 
 def foveation_mse(map_YX: NDArray[np.floating], gold_YX: NDArray[np.floating], bank: Sequence[int]) -> float:
-    """Mean squared difference of the two maps (both in pixels) after normalisation."""
-    return float(((normalised_map(map_YX, bank) - normalised_map(gold_YX, bank)) ** 2).mean())
+    """Mean squared difference of the two maps (both in pixels) after normalisation, where neither is NaN."""
+    return float(np.nanmean((normalised_map(map_YX, bank) - normalised_map(gold_YX, bank)) ** 2))
 
 
 def _histogram(values: NDArray[np.integer], classes: int) -> NDArray[np.int64]:

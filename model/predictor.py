@@ -52,8 +52,8 @@ class Predictor:
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self.bundle = bundle
         self.device = device
-        network, self._foveation = load_networks(bundle, device)
-        self._network: nn.Module = network.to(memory_format=torch.channels_last)
+        network, self.foveation = load_networks(bundle, device)
+        self.network: nn.Module = network.to(memory_format=torch.channels_last)
         card = bundle.card
         shape = (1, len(card.input.bands), 1, 1)
         self._mean = (torch.tensor(card.input.mean) * card.input.value_scale).reshape(shape).to(device)
@@ -67,10 +67,10 @@ class Predictor:
     @torch.inference_mode()
     def distribution(self, thumbnail: NDArray[Any]) -> NDArray[np.float32]:
         """F_theta over a thumbnail (height, width, C) in the bundle's dtype: probabilities (D, height, width)."""
-        if self._foveation is None:
+        if self.foveation is None:
             raise ValueError(f"bundle {self.card.name} has no F_theta")
-        image_1CHW = self._normalised(torch.from_numpy(thumbnail).to(self.device)[None].movedim(-1, 1))
-        probabilities: Tensor = self._foveation(image_1CHW)
+        image_1CHW = self.normalised(thumbnail)
+        probabilities: Tensor = self.foveation(image_1CHW)
         return probabilities[0].cpu().numpy()
 
     def open_block(self, size: Size, overlap_px: int) -> Accumulator:
@@ -85,6 +85,10 @@ class Predictor:
         fov_N = torch.from_numpy(batch.fov).to(self.device)
         scores = self._scores(self._mixed(patches_NMCPP, mix_NM), self._log_scale(mix_NM, fov_N), fov_N)
         sums.add(scores[: batch.count], batch.origins[: batch.count], batch.shares[: batch.count])
+
+    def normalised(self, pixels: NDArray[Any]) -> Tensor:
+        """(1, C, height, width) on the device, as the networks take it, of (height, width, C) in the bundle's dtype."""
+        return self._normalised(torch.from_numpy(pixels).to(self.device)[None].movedim(-1, 1))
 
     def _normalised(self, values: Tensor) -> Tensor:
         return (values.float() - self._mean) * self._scale
@@ -105,7 +109,7 @@ class Predictor:
         if self.card.network.scale_channel:
             plane = log_scale_N[:, None, None, None].expand(-1, 1, *patches_NCPP.shape[2:])
             patches_NCPP = torch.cat([patches_NCPP, plane], dim=1)
-        logits = self._network(patches_NCPP.contiguous(memory_format=torch.channels_last))
+        logits = self.network(patches_NCPP.contiguous(memory_format=torch.channels_last))
         scores_NKPP = torch.softmax(logits, dim=1)
         return self._narrowed(scores_NKPP, fov_N) if self.card.mapping == "explicit" else scores_NKPP
 

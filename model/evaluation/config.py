@@ -1,12 +1,14 @@
 """What `foveate evaluate` measures; part of an experiment (`model.experiment`) or a file of its own."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from foveate.schema import Wire
+from model.datasets.config import Data
 
-__all__ = ["Bootstrap", "EvaluateConfig"]
+__all__ = ["Bootstrap", "BundlesFile", "EvaluateConfig"]
 
 
 class Bootstrap(Wire):
@@ -26,7 +28,7 @@ class EvaluateConfig(Wire):
     overlap: Annotated[float, Field(ge=0, le=0.75)] = 0.25
     """Of the lattice."""
     step: Annotated[int, Field(ge=1)] | None = None
-    """R of `center` and `parity`: pixels from one location to the next; null: the smallest field of view, no overlap."""
+    """R of `center` and `parity`: pixels from one location to the next; null: the smallest field of view."""
     policies: list[str] | None = None
     """For bundles; null: the bundle's own and every fixed one. A net trained jointly is scored by its own policy."""
     mean_over: list[str] | None = None
@@ -36,7 +38,7 @@ class EvaluateConfig(Wire):
     reference: str | None = None
     """The model that the others are compared with, paired; null: the best fixed one."""
     bootstrap: Bootstrap | None = Bootstrap()
-    resolutions: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
+    resolutions: list[Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=list)
     """Inference steps to sweep (Table B.5.1), as shares of the smallest field of view."""
     gold: bool = False
     """Both gold standards from the fixed models, and the maps' distances to them and to controls (Table 3)."""
@@ -50,3 +52,12 @@ class EvaluateConfig(Wire):
     """Whose published numbers stand beside ours."""
     curve: bool = False
     """Which part of Figure 2a this experiment is: fixed networks over fields of view and rates."""
+
+
+class BundlesFile(Wire):
+    """A file that scores bundles on labelled images."""
+
+    bundles: Annotated[dict[str, Path], Field(min_length=1)]
+    """Directories by the name that the tables give them."""
+    data: Data
+    evaluate: EvaluateConfig = EvaluateConfig()

@@ -1,0 +1,179 @@
+"""What is scored: networks with a policy each, and ensembles of them, from an experiment or from a list of bundles."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from foveate.card import check_policy, read_card
+from foveate.errors import OptionInvalid
+from foveate.schema import BundleCard
+from model.datasets.config import Data
+from model.evaluation.config import BundlesFile, EvaluateConfig
+from model.evaluation.predict import GeometryName
+from model.experiment import Experiment, Run, read_experiment
+from model.policy import TAU_END
+from model.training.config import Joint, read_yaml
+
+__all__ = ["Entry", "Part", "Plan", "read_plan"]
+
+_TAU_FLOOR = 0.1
+_LEARNT = ("mean", "mode", "gumbel", "categorical")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network with the policy that it is scored by."""
+
+    bundle: Path
+    policy: str
+    tau: float
+    geometry: GeometryName
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the tables, on one fold: a network with its policy, or an ensemble of several."""
+
+    name: str
+    fold: str
+    parts: tuple[Part, ...]
+    card: BundleCard
+    """Of the first part; all parts have the same classes."""
+    data: Data
+    role: str
+    """The policy as trained ("mean", "mode", "gumbel", "fixed:2", …), or "ensemble"."""
+    family: str
+    """Fixed networks of one family are each other's candidates for the gold standard."""
+    maps: Path | None = None
+    """Pictures of F_theta's maps that training has left, if any."""
+
+    @property
+    def geometry(self) -> GeometryName:
+        return self.parts[0].geometry
+
+    @property
+    def has_map(self) -> bool:
+        """Whether F_theta decided here, so that its map means something."""
+        return len(self.parts) == 1 and self.card.foveation is not None and self.role in _LEARNT
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All entries, in the order of the tables, and what could not be scored."""
+
+    name: str
+    entries: list[Entry]
+    config: EvaluateConfig
+    missing: list[str]
+    """FOLD/MODEL of runs that are not finished, and ensembles that wait for them."""
+
+
+def read_plan(path: Path) -> Plan:
+    """What the file at `path` asks for: an experiment, a plain recipe, or bundles with data.
+
+    OptionInvalid names the field that is wrong; BundleUnknown and BundleInvalid the bundle.
+    """
+    entries = read_yaml(path)
+    if isinstance(entries, Mapping) and "bundles" in entries:
+        return _of_bundles(path, entries)
+    return _of_experiment(read_experiment(path))
+
+
+def _of_bundles(path: Path, content: Mapping[str, Any]) -> Plan:
+    try:
+        file = BundlesFile.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise OptionInvalid(f"{path}: {field}: {first['msg']}", hint="Mend the file; see docs/evaluate.md.") from error
+    config = file.evaluate
+    several = len(file.bundles) > 1
+    found = [
+        entry
+        for name, directory in file.bundles.items()
+        for entry in _by_policy(name if several else "", "all", directory, file.data, config)
+    ]
+    return _with_ensembles(Plan(path.stem, found, config, []), ["all"])
+
+
+def _of_experiment(experiment: Experiment) -> Plan:
+    found: list[Entry] = []
+    missing: list[str] = []
+    single = len(experiment.models) == 1
+    for run in experiment.runs:
+        directory = run.config.run / "bundle"
+        if not directory.is_dir():
+            missing.append(f"{run.fold}/{run.model}")
+        elif isinstance(run.config.training, Joint):
+            found.append(_joint(run, run.config.training, directory, experiment.evaluate))
+        else:
+            prefix = "" if single else run.model
+            found += _by_policy(prefix, run.fold, directory, run.config.data, experiment.evaluate)
+    return _with_ensembles(Plan(experiment.name, found, experiment.evaluate, missing), experiment.folds)
+
+
+def _joint(run: Run, joint: Joint, directory: Path, config: EvaluateConfig) -> Entry:
+    tau = max(_TAU_FLOOR, math.exp(-joint.tau_rate)) if joint.tau == "annealed" else joint.tau
+    # Without noise, straight-through Gumbel and a draw from f both read the likeliest field of view.
+    hard = joint.policy == "categorical" or (joint.policy == "gumbel" and joint.hard)
+    part = Part(directory, "mode" if hard else joint.policy, tau, config.geometry or joint.geometry)
+    maps = run.config.run / "maps"
+    return Entry(
+        name=run.model,
+        fold=run.fold,
+        parts=(part,),
+        card=read_card(directory),
+        data=run.config.data,
+        role=joint.policy,
+        family="",
+        maps=maps if maps.is_dir() else None,
+    )
+
+
+def _by_policy(prefix: str, fold: str, directory: Path, data: Data, config: EvaluateConfig) -> list[Entry]:
+    """A network that was not trained for one policy: an entry for each of those asked for."""
+    card = read_card(directory)
+    policies = config.policies or list(dict.fromkeys([card.policy, *(f"fixed:{k + 1}" for k in range(len(card.fovs)))]))
+    for policy in policies:
+        check_policy(policy, fovs=len(card.fovs), mapping=card.mapping, foveated=card.foveation is not None)
+    geometry = config.geometry or "lattice"
+    return [
+        Entry(
+            name=f"{prefix} {policy}".strip(),
+            fold=fold,
+            parts=(Part(directory, policy, TAU_END, geometry),),
+            card=card,
+            data=data,
+            role=policy,
+            family=str(directory),
+        )
+        for policy in policies
+    ]
+
+
+def _with_ensembles(plan: Plan, folds: list[str]) -> Plan:
+    entries, missing = list(plan.entries), list(plan.missing)
+    for name, models in plan.config.ensembles.items():
+        for fold in folds:
+            members = [entry for model in models for entry in plan.entries if (entry.name, entry.fold) == (model, fold)]
+            if len(members) < len(models):
+                missing.append(f"{fold}/{name}")
+                continue
+            entries.append(_ensemble(name, members))
+    return replace(plan, entries=entries, missing=missing)
+
+
+def _ensemble(name: str, members: list[Entry]) -> Entry:
+    first = members[0]
+    for member in members[1:]:
+        if member.card.classes != first.card.classes:
+            raise OptionInvalid(
+                f"ensemble {name}: {member.name} and {first.name} have different classes",
+                hint="Average models of the same classes only.",
+            )
+    parts = tuple(part for member in members for part in member.parts)
+    return replace(first, name=name, parts=parts, role="ensemble", family="", maps=None)
