@@ -1,4 +1,4 @@
-"""`foveate train CONFIG`: from a recipe to a bundle."""
+"""`foveate train CONFIG`: from a recipe, or an experiment of many, to bundles."""
 
 import json
 import logging
@@ -21,20 +21,27 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="The recipe, a YAML file such as bundles/landcover/training.yaml.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+    config: Annotated[
+        Path, typer.Argument(help="A recipe such as bundles/landcover/training.yaml, or an experiment of several.")
+    ],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Runs to train, as FOLD, MODEL or FOLD/MODEL; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the bundles and their scores as JSON.")] = False,
 ) -> None:
-    """Train a bundle from a recipe; the same command goes on where an interrupted one stopped."""
+    """Train bundles from a recipe; the same command goes on where an interrupted one stopped."""
     # Torch's threads spin while they wait; on a machine that is not theirs alone that costs several times the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with _log_on_stderr():
-        trained = engine("model.training.train:train")(config)
+        runs = engine("model.training.train:train")(config, only)
     if as_json:
-        typer.echo(json.dumps({"bundle": str(trained.bundle.directory), "scores": trained.scores}, indent=2))
+        found = [{"run": r.name, "bundle": str(r.bundle.directory), "scores": r.scores} for r in runs]
+        typer.echo(json.dumps(found, indent=2))
         return
-    typer.echo(f"{trained.bundle.card.name} {trained.bundle.card.version}: {trained.bundle.directory}")
-    for policy, score in trained.scores["policies"].items():
-        typer.echo(f"{policy:10} mIoU {100 * score['miou']:.1f} %  patches by field of view {score['patches_by_fov']}")
+    for run in runs:
+        typer.echo(f"{run.name}: {run.bundle.directory}")
+        for policy, score in run.scores.get("policies", {}).items():
+            typer.echo(f"  {policy:10} mIoU {100 * score['miou']:.1f} %")
 
 
 @contextmanager

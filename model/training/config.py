@@ -1,172 +1,215 @@
 """One frozen training recipe, read strictly from YAML; it travels inside the bundle that it made as `training.yaml`."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard, Wire
-from model.networks.weights import LITE0_ENCODER
+from model.datasets.config import Augmentation, Data
 
 __all__ = [
-    "Augmentation",
-    "Data",
-    "FoveationSchedule",
-    "Glass",
-    "Holdout",
-    "NetworkSchedule",
+    "LEARNING",
+    "Joint",
+    "Loss",
+    "Optimiser",
+    "Staged",
     "TrainConfig",
-    "read_config",
+    "parse_config",
+    "read_yaml",
 ]
 
+LEARNING = ("mean", "mode", "gumbel", "categorical")
+"""Policies of joint training that train F_theta."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
-class Scenes(Wire):
-    """Images with their label images: two glob patterns below `Data.folder`, matched in sorted order."""
+class Optimiser(Wire):
+    """Foveation-method.md, section 8.3; the rates fall as (1 - t / T)^`poly_power`."""
 
-    images: str
-    labels: str
-    mosaic: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
-    """(columns, rows): the files are the row-major parts of one image; null: each file is an image."""
-
-
-class LabelRange(Wire):
-    """Label values from `low` to `high`, both included, mean class `value`; null: never learnt, never scored."""
-
-    low: Annotated[int, Field(ge=0, le=255)]
-    high: Annotated[int, Field(ge=0, le=255)]
-    value: Annotated[int, Field(ge=0, le=254)] | None
-
-
-class Glass(Wire):
-    """Derives empty glass from colour: pixels labelled `within` that are bright and colourless become `value`."""
-
-    within: int
-    value: int
-    brightness: Annotated[float, Field(ge=0, le=255)]
-    """Least mean of the three bands, 0 to 255."""
-    chroma: Annotated[float, Field(ge=0, le=255)]
-    """Greatest difference between the bands, 0 to 255."""
-    radius: Annotated[int, Field(ge=0)]
-    """Both are judged on the mean over a square that reaches this many pixels each way."""
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    """Adam with betas 0.9 and 0.999; SGD with momentum 0.9. `weight_decay` is L2 in the gradient, decoupled in adamw."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    """Of the decoder, or of a network without parts."""
+    encoder_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Null: `learning_rate`."""
+    foveation_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Null: `learning_rate`."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    decay_on: Literal["convolutions", "all"] = "convolutions"
+    """"convolutions": their weights alone, no biases and no norms."""
+    poly_power: Annotated[float, Field(gt=0)] = 0.9
+    warm_up: Annotated[int, Field(ge=0)] = 0
+    """Updates over which the rates rise from nearly 0."""
 
 
-class Holdout(Wire):
-    """What the network never learns from, so that F_theta is trained on honest losses.
+class Loss(Wire):
+    """Negative log-likelihood, mean over the pixels that are not ignored; weights and a Dice term on request."""
 
-    "corner": in every image a corner (turning from image to image) of 1/`part` of each side. "image": every `part`-th
-    image as a whole.
-    """
+    class_weights: list[Annotated[float, Field(ge=0)]] | None = None
+    class_weight_power: Share | None = None
+    """A class weighs (1 / its share of the training pixels) to this power; null: all alike."""
+    dice: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of 1 - mean soft Dice over the classes that a batch shows."""
 
-    kind: Literal["corner", "image"]
-    part: Annotated[int, Field(ge=2)]
-
-
-class Data(Wire):
-    folder: Path
-    train: Annotated[list[Scenes], Field(min_length=1)]
-    test: Annotated[list[Scenes], Field(min_length=1)]
-    labels: Annotated[list[LabelRange], Field(min_length=1)]
-    glass: Glass | None = None
-    holdout: Holdout
+    @model_validator(mode="after")
+    def _one_weighting(self) -> Self:
+        if self.class_weights is not None and self.class_weight_power is not None:
+            raise ValueError("give class_weights or class_weight_power, not both")
+        return self
 
 
-class GlassAugmentation(Wire):
-    """Lays empty glass over one side of a random line; crops of tissue never show the edge of a section."""
+class Joint(Wire):
+    """Algorithm 1: F_theta and the network together, on the segmentation loss (paper, section 3.3)."""
 
-    share: Share
-    value: Annotated[int, Field(ge=0, le=254)]
-    """The class of glass."""
-
-
-class Augmentation(Wire):
-    """Random changes of a training patch, beside flips and right angles, which are always made."""
-
-    zoom: Annotated[float, Field(ge=0, le=1)]
-    """Greatest magnification or shrinking, in octaves."""
-    zoom_share: Share
-    gain: Annotated[float, Field(ge=0, lt=1)]
-    """Greatest relative change of brightness, and half of it for each band on its own."""
-    contrast: Annotated[float, Field(ge=0, lt=1)]
-    gamma: Annotated[float, Field(ge=0, lt=1)]
-    glass: GlassAugmentation | None = None
+    method: Literal["joint"]
+    policy: Annotated[str, Field(pattern=r"^(mean|mode|gumbel|categorical|average|random|fixed:[1-9]\d*)$")] = "mean"
+    """`categorical` is REINFORCE; `average`, `random` and `fixed:K` are baselines that leave F_theta out."""
+    gradient: Literal["st", "st_inv"] = "st"
+    """Of `mode` (equation 3): plain straight-through, or divided by f as in the authors' code."""
+    hard: bool = False
+    """`gumbel`: straight-through (one field of view each) instead of soft (mixed)."""
+    tau: Literal["annealed"] | Annotated[float, Field(gt=0)] = "annealed"
+    """`gumbel`: max(0.1, exp(-`tau_rate` t / T)), or a constant."""
+    tau_rate: Annotated[float, Field(gt=0)] = 1.0
+    geometry: Literal["lattice", "center", "parity"] = "lattice"
+    location_step: Count | None = None
+    """Working pixels from one location to the next where there is no F_theta; null: an eighth of the patch. With an
+    F_theta the locations are the pixels of its thumbnail."""
+    update: Literal["paper", "parity"] = "paper"
+    """"paper": one step on the mean loss over all P = L * B patches; "parity": the authors' loop (section 8.2)."""
+    zero_step_gradient: bool = False
+    """"parity": F_theta's gradient is zero but in the last location batch."""
+    images: Count = 1
+    """L images in a minibatch, over all devices."""
+    locations: Count = 8
+    """B locations per image."""
+    location_batches: Count = 1
+    """"parity": K = S / B location batches per image batch, an optimiser step each."""
+    chunk: Count | None = None
+    """Patches that the network takes at once; the gradient is the joint one for any number (section 8.1); null: all."""
+    steps: Count
+    """T: updates, whatever the number of images and devices."""
+    optimiser: Optimiser = Optimiser()
+    loss: Loss = Loss()
+    encoder_weights: str | None = None
+    """imagenet-lite0, -lite1, -lite2, or a safetensors or pth file with timm's names; null: random."""
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of the running mean of all weights that is kept in the end; null: the last weights."""
+    class_centred: Share = 0.0
+    """Share of the locations near a pixel of a class drawn uniformly; the others are uniform, as in the paper."""
+    map_every: Annotated[int, Field(ge=0)] = 0
+    """Updates from one picture of the foveation maps to the next (Fig. B.4.4); 0: none."""
 
 
 class NetworkSchedule(Wire):
-    steps: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=1)]
+    steps: Count
+    batch: Count
     fov_shares: list[Share]
     """Share of the patches of each field of view."""
     class_centred: Share
     """Share of the patches that contain a pixel of a class drawn uniformly; the others lie anywhere."""
-    class_weight_power: Annotated[float, Field(ge=0, le=1)]
-    """The loss weighs a class with (1 / its share of pixels) to this power."""
-    encoder_weights: Literal["imagenet-lite0"] | None
-    encoder_learning_rate: Annotated[float, Field(gt=0)]
-    decoder_learning_rate: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    poly_power: Annotated[float, Field(gt=0)]
+    optimiser: Optimiser
+    loss: Loss = Loss()
+    encoder_weights: str | None = None
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class FoveationSchedule(Wire):
-    steps: Annotated[int, Field(ge=1)]
+    steps: Count
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
-    every: Annotated[int, Field(ge=1)]
+    every: Count
     """Every how many thumbnail pixels, along both axes, a location is measured."""
     variants: Annotated[int, Field(ge=1, le=8)]
     """Into how many turned and mirrored versions each image is measured."""
+
+
+class Staged(Wire):
+    """For explicit mapping: the network on every field of view, labels over all that it sees; then F_theta on the losses
+    that each field of view really has on held-out places."""
+
+    method: Literal["staged"]
+    network: NetworkSchedule
+    foveation: FoveationSchedule | None = None
 
 
 class TrainConfig(Wire):
     bundle: BundleCard
     """The card to be; training completes `provenance`."""
     data: Data
-    augmentation: Augmentation
-    network: NetworkSchedule
-    foveation: FoveationSchedule
-    seed: Annotated[int, Field(ge=0)]
-    threads: Annotated[int, Field(ge=1)]
-    checkpoint_minutes: Annotated[float, Field(gt=0)]
+    augmentation: Augmentation = Augmentation()
+    training: Annotated[Joint | Staged, Field(discriminator="method")]
+    seed: Annotated[int, Field(ge=0)] = 304
+    threads: Count | None = None
+    """Of torch, on the CPU; null: torch's own choice."""
+    loaders: Annotated[int, Field(ge=0)] = 1
+    """Processes that decode ahead of the network; 0: in the training process."""
+    checkpoint_minutes: Annotated[float, Field(gt=0, le=10)] = 4
     run: Path
-    """Where checkpoints lie, so that the same command goes on where it stopped."""
-    output: Path
-    """The bundle's directory."""
+    """Checkpoints, TensorBoard logs and the bundle so far; the same command goes on where it stopped."""
+    output: Path | None = None
+    """Where the finished bundle goes; null: it stays in the run, see `foveate models export`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(self.network.fov_shares) != len(self.bundle.fovs):
-            raise ValueError(f"network.fov_shares needs one share for each of the fovs {self.bundle.fovs}")
-        if abs(sum(self.network.fov_shares) - 1) > 1e-6:
-            raise ValueError(f"network.fov_shares add up to {sum(self.network.fov_shares):g}, not 1")
-        if any(f % self.bundle.patch_size for f in self.bundle.fovs) or self.bundle.mapping != "explicit":
-            raise ValueError("only explicit mapping over whole multiples of patch_size can be trained so far")
-        if self.bundle.foveation is None:
-            raise ValueError("bundle.foveation is null: there is no F_theta to train")
-        if self.network.encoder_weights is not None and self.bundle.network.encoder != LITE0_ENCODER:
-            raise ValueError(f"encoder_weights {self.network.encoder_weights} are for the encoder {LITE0_ENCODER}")
-        values = {r.value for r in self.data.labels} | ({self.data.glass.value} if self.data.glass else set())
-        if not values - {None} <= set(range(len(self.bundle.classes))):
-            raise ValueError(f"labels map to {values}, but there are {len(self.bundle.classes)} classes")
+        if isinstance(self.training, Staged):
+            self._check_staged(self.training)
+        elif self.training.policy.startswith("fixed:") and int(self.training.policy[6:]) > len(self.bundle.fovs):
+            raise ValueError(
+                f"training.policy {self.training.policy}: there are {len(self.bundle.fovs)} fields of view"
+            )
+        if isinstance(self.training, Joint):
+            self._check_joint(self.training)
         return self
 
+    def _check_staged(self, staged: Staged) -> None:
+        shares = staged.network.fov_shares
+        if len(shares) != len(self.bundle.fovs):
+            raise ValueError(f"fov_shares needs one share for each of the fovs {self.bundle.fovs}")
+        if abs(sum(shares) - 1) > 1e-6:
+            raise ValueError(f"fov_shares add up to {sum(shares):g}, not 1")
+        if any(f % self.bundle.patch_size for f in self.bundle.fovs) or self.bundle.mapping != "explicit":
+            raise ValueError("staged training needs explicit mapping and whole multiples of patch_size; use joint")
+        if (self.bundle.foveation is None) != (staged.foveation is None):
+            raise ValueError("give both bundle.foveation and training.foveation, or neither")
 
-def read_config(path: Path) -> TrainConfig:
-    """The recipe in `path`; OptionInvalid names the field that is wrong."""
+    def _check_joint(self, joint: Joint) -> None:
+        learns = joint.policy in LEARNING
+        if learns and self.bundle.foveation is None:
+            raise ValueError(f"bundle.foveation is null: there is no F_theta for the policy {joint.policy}")
+        if not learns and self.bundle.foveation is not None:
+            raise ValueError(f"policy {joint.policy} leaves F_theta out: set bundle.foveation to null")
+        if learns and joint.location_step is not None:
+            raise ValueError("training.location_step: the locations are those of bundle.foveation.downsample")
+        mixes = joint.policy in ("mean", "average") or (joint.policy == "gumbel" and not joint.hard)
+        if mixes and self.bundle.mapping == "explicit":
+            raise ValueError(f"policy {joint.policy} mixes fields of view, which explicit mapping cannot read back")
+
+
+def parse_config(entries: Any, origin: str) -> TrainConfig:
+    """The recipe in `entries`; OptionInvalid names `origin` and the field that is wrong."""
     try:
-        return TrainConfig.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise OptionInvalid(f"{path} cannot be read: {error.strerror}", hint="Give the path of a recipe.") from error
-    except yaml.YAMLError as error:
-        raise OptionInvalid(
-            f"{path} is no YAML: {error}", hint="Mend the file; see bundles/*/training.yaml."
-        ) from error
+        return TrainConfig.model_validate(entries)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "recipe"
         raise OptionInvalid(
-            f"{path}: {field}: {first['msg']}", hint="Mend the file; see bundles/*/training.yaml for a whole one."
+            f"{origin}: {field}: {first['msg']}", hint="Mend the file; see bundles/*/training.yaml for a whole one."
+        ) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """What the YAML file holds; OptionInvalid where it cannot be read or is no YAML."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise OptionInvalid(f"{path} cannot be read: {error.strerror}", hint="Give the path of a recipe.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionInvalid(
+            f"{path} is no YAML: {error}", hint="Mend the file; see bundles/*/training.yaml."
         ) from error

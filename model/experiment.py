@@ -1,0 +1,94 @@
+"""An experiment: one recipe, varied by fold of the data and by model; `foveate train` trains it, `evaluate` scores it.
+
+A plain recipe is an experiment of one model and one fold.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from foveate.errors import OptionInvalid
+from foveate.schema import Wire
+from model.evaluation.config import EvaluateConfig
+from model.training.config import TrainConfig, parse_config, read_yaml
+
+__all__ = ["Experiment", "Run", "read_experiment"]
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
+class _ExperimentFile(Wire):
+    name: Name
+    recipe: dict[str, Any]
+    """A training recipe without `run`: each run's directory is `runs`/FOLD/MODEL."""
+    runs: Path
+    folds: dict[Name, dict[str, Any]] = Field(default_factory=lambda: {"all": {}})
+    """Entries that replace those of the recipe, most often `data.train` and `data.test`."""
+    models: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    """Entries that replace those of the recipe, most often `training.policy`."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network to train: a model on a fold."""
+
+    fold: str
+    model: str
+    config: TrainConfig
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Every run, model by model within each fold, and what is to be measured."""
+
+    name: str
+    runs: list[Run]
+    evaluate: EvaluateConfig
+    directory: Path
+    """Below which all runs lie."""
+
+    @property
+    def folds(self) -> list[str]:
+        return list(dict.fromkeys(run.fold for run in self.runs))
+
+    @property
+    def models(self) -> list[str]:
+        return list(dict.fromkeys(run.model for run in self.runs))
+
+
+def read_experiment(path: Path) -> Experiment:
+    """The experiment in a YAML file, or the single run of a plain recipe; OptionInvalid names the field that is wrong."""
+    entries = read_yaml(path)
+    if not isinstance(entries, Mapping) or "recipe" not in entries:
+        config = parse_config(entries, str(path))
+        name = config.bundle.name
+        return Experiment(name, [Run("all", name, config)], EvaluateConfig(), config.run)
+    try:
+        file = _ExperimentFile.model_validate(entries)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise OptionInvalid(
+            f"{path}: {field}: {first['msg']}", hint="Mend the file; see examples/method/ for whole experiments."
+        ) from error
+    runs = [Run(fold, model, _varied(file, path, fold, model)) for fold in file.folds for model in file.models]
+    return Experiment(file.name, runs, file.evaluate, file.runs)
+
+
+def _varied(file: _ExperimentFile, path: Path, fold: str, model: str) -> TrainConfig:
+    entries = _merged(_merged(file.recipe, file.folds[fold]), file.models[model])
+    entries["run"] = str(file.runs / fold / model)
+    return parse_config(entries, f"{path} ({fold}/{model})")
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, mapping into mapping; lists and plain values are replaced as a whole."""
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        merged[key] = _merged(base[key], value) if nested else value
+    return merged

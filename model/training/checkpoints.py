@@ -1,0 +1,73 @@
+"""A run's checkpoint, and the recipe that it belongs to."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from foveate.errors import OptionInvalid
+from model.training.config import TrainConfig, parse_config, read_yaml
+
+__all__ = ["Checkpoints", "claim_run"]
+
+_RECIPE = "recipe.yaml"
+_FREE = {"run", "output", "threads", "loaders", "checkpoint_minutes"}
+"""What may change from one start of a run to the next."""
+
+
+class Checkpoints:
+    """One file that the same command goes on from; replaced at once, never half written."""
+
+    def __init__(self, path: Path, minutes: float) -> None:
+        self._path, self._minutes = path, minutes
+        self._saved = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """What was saved last, on the CPU; None: nothing yet."""
+        self._saved = time.monotonic()
+        if not self._path.exists():
+            return None
+        state: dict[str, Any] = torch.load(self._path, weights_only=True, map_location="cpu")
+        return state
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() - self._saved >= 60 * self._minutes
+
+    def save(self, state: dict[str, Any]) -> None:
+        scratch = self._path.with_suffix(".partial")
+        torch.save(state, scratch)
+        scratch.replace(self._path)
+        self._saved = time.monotonic()
+
+
+def claim_run(config: TrainConfig) -> None:
+    """Write the recipe into its run's directory; OptionInvalid, naming the fields, if another recipe began there."""
+    entries = config.model_dump(mode="json")
+    path = config.run / _RECIPE
+    if path.exists():
+        began = parse_config(read_yaml(path), str(path)).model_dump(mode="json")
+        if fields := list(_differences(_binding(began), _binding(entries))):
+            raise OptionInvalid(
+                f"{config.run} belongs to another recipe; it differs in {', '.join(fields)}",
+                hint="Choose another run, or delete that directory to start again.",
+            )
+    config.run.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
+
+
+def _binding(entries: dict[str, Any]) -> dict[str, Any]:
+    bundle = {name: value for name, value in entries["bundle"].items() if name != "provenance"}
+    return {name: value for name, value in entries.items() if name not in _FREE} | {"bundle": bundle}
+
+
+def _differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
+    """Dotted names of the entries that differ."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for name in sorted(one.keys() | other.keys()):
+            yield from _differences(one.get(name), other.get(name), f"{place}.{name}" if place else name)
+    elif one != other:
+        yield place
