@@ -204,7 +204,7 @@ class JointLearner:
         with self._place.autocast():
             logits = self._network(self._input(patches, weights_ND))
         logits = self._mapped(logits.float(), part, weights_ND)
-        sums_N, counts_N = patch_losses(logits, part.labels, self._weights_K)
+        sums_N, counts_N = patch_losses(logits.log_softmax(dim=1), part.labels, self._weights_K)
         share = sums_N.sum() / labelled
         if self._joint.loss.dice:
             share = share + self._joint.loss.dice * dice_loss(logits, part.labels) * len(part.patches) / N

@@ -25,12 +25,12 @@ def at_stride(labels_NHW: Tensor, stride: int) -> Tensor:
     return labels_NHW[..., stride // 2 : rows : stride, stride // 2 : columns : stride]
 
 
-def patch_losses(logits_NKHW: Tensor, labels_NHW: Tensor, weights_K: Tensor) -> tuple[Tensor, Tensor]:
+def patch_losses(log_p_NKHW: Tensor, labels_NHW: Tensor, weights_K: Tensor) -> tuple[Tensor, Tensor]:
     """Each patch's sum over its pixels of w_y times the negative log-likelihood (N,), and its labelled pixels (N,).
 
     The loss of a minibatch is the quotient of the two sums (section 8.4: not divided by the weights).
     """
-    pixels = functional.cross_entropy(logits_NKHW, labels_NHW, weights_K, ignore_index=IGNORE, reduction="none")
+    pixels = functional.nll_loss(log_p_NKHW, labels_NHW, weights_K, ignore_index=IGNORE, reduction="none")
     return pixels.flatten(1).sum(1), (labels_NHW != IGNORE).flatten(1).sum(1)
 
 

@@ -27,19 +27,19 @@ def write_pictures(folder: Path, count: int = 3, side: int = 160) -> None:
             Image.fromarray(values).save(folder / kind / f"{k}.png")
 
 
-def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A whole recipe over the pictures in `folder`; `changes` replace top-level entries."""
-    bundle = {
+def bundle_card(**changes: Any) -> dict[str, Any]:
+    """The card of a tiny bundle; `changes` replace its entries."""
+    return {
         "format": 1,
         "name": "tiny",
         "version": "0.0.1",
         "licence": "Apache-2.0",
-        "network": {"library": "foveate", "architecture": "fcn", "in_channels": 3, "scale_channel": True},
+        "network": {"library": "foveate", "architecture": "fcn", "in_channels": 3, "scale_channel": False},
         "patch_size": PATCH,
         "fovs": [PATCH, 2 * PATCH],
         "foveation": {"downsample": 8, "hidden": 8},
-        "mapping": "explicit",
-        "policy": "mode",
+        "mapping": "implicit",
+        "policy": "mean",
         "input": {
             "kind": "scene",
             "bands": ["red", "green", "blue"],
@@ -56,10 +56,14 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
             {"value": 1, "name": "blue", "color": [40, 40, 200]},
         ],
         "provenance": {"data": "invented"},
+        **changes,
     }
+
+
+def _shared(folder: Path) -> dict[str, Any]:
     return {
-        "bundle": bundle,
         "data": {
+            "layout": "pairs",
             "folder": str(folder),
             "train": [{"images": "images/[01].png", "labels": "labels/[01].png"}],
             "test": [{"images": "images/2.png", "labels": "labels/2.png"}],
@@ -68,32 +72,59 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
                 {"low": 1, "high": 1, "value": 1},
                 {"low": UNLABELLED, "high": UNLABELLED, "value": None},
             ],
-            "holdout": {"kind": "corner", "part": 2},
         },
-        "augmentation": {"zoom": 0.2, "zoom_share": 0.5, "gain": 0.1, "contrast": 0.1, "gamma": 0.1},
-        "network": {
-            "steps": 40,
-            "batch": 4,
-            "fov_shares": [0.6, 0.4],
-            "class_centred": 0.5,
-            "class_weight_power": 0.35,
-            "encoder_weights": None,
-            "encoder_learning_rate": 1e-3,
-            "decoder_learning_rate": 1e-2,
-            "weight_decay": 1e-3,
-            "poly_power": 0.9,
-        },
-        "foveation": {"steps": 60, "learning_rate": 1e-2, "weight_decay": 1e-3, "every": 1, "variants": 2},
         "seed": 3,
         "threads": 1,
+        "loaders": 0,
         "checkpoint_minutes": 5,
         "run": str(folder / "run"),
-        "output": str(folder / "bundle"),
-        **changes,
     }
 
 
-def write_recipe(folder: Path, **changes: Any) -> Path:
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe(folder, **changes)))
+def joint_recipe(folder: Path, **training: Any) -> dict[str, Any]:
+    """Joint training over the pictures in `folder`, by the policy mean; `training` replaces entries of its schedule."""
+    return {
+        **_shared(folder),
+        "bundle": bundle_card(),
+        "augmentation": {"right_angles": True, "gain": 0.1, "gamma": 0.1},
+        "training": {
+            "method": "joint",
+            "policy": "mean",
+            "images": 2,
+            "locations": 2,
+            "steps": 20,
+            "optimiser": {"name": "adamw", "learning_rate": 1e-2, "weight_decay": 1e-3},
+            "loss": {"class_weight_power": 0.35},
+            **training,
+        },
+    }
+
+
+def staged_recipe(folder: Path) -> dict[str, Any]:
+    """Staged training with explicit mapping over the pictures in `folder`."""
+    shared = _shared(folder)
+    network = {"library": "foveate", "architecture": "fcn", "in_channels": 3, "scale_channel": True}
+    return {
+        **shared,
+        "bundle": bundle_card(network=network, mapping="explicit", policy="mode"),
+        "data": {**shared["data"], "holdout": {"kind": "corner", "part": 2}},
+        "augmentation": {"right_angles": True, "zoom": 0.2, "zoom_share": 0.5, "gain": 0.1, "contrast": 0.1},
+        "training": {
+            "method": "staged",
+            "network": {
+                "steps": 40,
+                "batch": 4,
+                "fov_shares": [0.6, 0.4],
+                "class_centred": 0.5,
+                "optimiser": {"name": "adamw", "learning_rate": 1e-2, "weight_decay": 1e-3, "decay_on": "all"},
+                "loss": {"class_weight_power": 0.35},
+            },
+            "foveation": {"steps": 60, "learning_rate": 1e-2, "weight_decay": 1e-3, "every": 1, "variants": 2},
+        },
+        "output": str(folder / "bundle"),
+    }
+
+
+def write_yaml(path: Path, entries: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(entries))
     return path
