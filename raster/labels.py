@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.enums import ColorInterp
 
 from foveate.errors import ImageError, ImageUnreadable
@@ -21,8 +22,9 @@ from raster.image import Pixels
 from raster.overviews import window_of
 from raster.palette import Palette
 from raster.picture import png_chunks
+from raster.whole_file import whole_file
 
-__all__ = ["LabelFile", "LabelKind"]
+__all__ = ["LabelFile", "LabelKind", "write_numbers"]
 
 LabelKind = Literal["numbers", "palette", "colours"]
 """What the pixels are: one number, one number with a colour for each, or three bytes of colour."""
@@ -124,3 +126,9 @@ class LabelFile:
                 f"{self.path}: {what} cannot be decoded: {reason(error, self.path)}",
                 hint="The label file is damaged, cut short or of an unusual kind; export or copy it again.",
             ) from error
+
+
+def write_numbers(path: Path, numbers: NDArray[np.uint8]) -> None:
+    """Write (height, width) class numbers as a PNG, whole or not at all. Raises DiskFull."""
+    with whole_file(path) as partial:
+        Image.fromarray(numbers).save(partial, format="PNG")

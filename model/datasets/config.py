@@ -157,9 +157,14 @@ class GleasonData(_Folder):
 
 
 class GlasData(_Folder):
-    """GlaS as it was published: `train_N.bmp`, `testA_N.bmp`, `testB_N.bmp`, with `…_anno.bmp` of gland numbers."""
+    """GlaS as it was published: `train_N.bmp`, `testA_N.bmp`, `testB_N.bmp`, with `…_anno.bmp` of gland numbers.
+
+    Class 0 is other, 1 gland; with `glass`, what is no gland is `within`, and glands are the next free class.
+    """
 
     layout: Literal["glas"]
+    spacing: Annotated[float, Field(gt=0)] | None = 0.62
+    """Micrometres, as the challenge states; the files say nothing."""
     glass: Glass | None = None
     holdout: Holdout | None = None
 

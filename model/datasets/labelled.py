@@ -301,9 +301,15 @@ def _majority(classes: Classes, across: int, down: int) -> Classes:
     if (across, down) == (1, 1):
         return classes
     height, width = classes.shape[0] // down, classes.shape[1] // across
-    cells = classes.reshape(height, down, width, across)
-    present = [int(value) for value in np.unique(classes) if value != IGNORE] or [0]
-    counts = np.stack([(cells == value).sum(axis=(1, 3), dtype=np.int32) for value in present])
-    majority = np.array(present, np.uint8)[counts.argmax(axis=0)]
-    majority[counts.sum(axis=0) * 2 < across * down] = IGNORE
+    present = np.flatnonzero(np.bincount(classes.ravel(), minlength=IGNORE + 1))
+    slots = np.zeros(IGNORE + 1, np.int64)
+    slots[present] = np.arange(len(present)) * (height * width)
+    cells = (np.arange(height * down) // down * width)[:, None] + np.arange(width * across) // across
+    counts = np.bincount((slots[classes] + cells).ravel(), minlength=len(present) * height * width)
+    counts = counts.reshape(len(present), height, width)
+    learnt = counts[present != IGNORE]
+    if not len(learnt):
+        return np.full((height, width), IGNORE, np.uint8)
+    majority = present[learnt.argmax(axis=0)].astype(np.uint8)
+    majority[learnt.sum(axis=0) * 2 < across * down] = IGNORE
     return np.asarray(majority)

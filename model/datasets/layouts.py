@@ -2,14 +2,20 @@
 
 from typing import Any
 
-from model.datasets import pairs
+from model.datasets import cityscapes, deepglobe, glas, gleason2019, pairs
 from model.datasets.classes import Labelling
 from model.datasets.config import Data
 from model.datasets.pair import Pair, Split
 
 __all__ = ["find_pairs", "labelling_of"]
 
-_LAYOUTS: dict[str, Any] = {"pairs": pairs}
+_LAYOUTS: dict[str, Any] = {
+    "pairs": pairs,
+    "deepglobe": deepglobe,
+    "cityscapes": cityscapes,
+    "gleason2019": gleason2019,
+    "glas": glas,
+}
 
 
 def find_pairs(data: Data, split: Split) -> list[Pair]:

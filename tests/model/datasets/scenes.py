@@ -67,7 +67,7 @@ def save(path: Path, values: NDArray[Any]) -> Path:
 def write_scene(
     folder: Path, name: str = "a", width: int = 80, height: int = 64, seed: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """`folder`/images/NAME.png (random colours) and labels/NAME.png (classes 0 to 2 in squares of 8), and the arrays."""
+    """Writes images/NAME.png (random colours) and labels/NAME.png (classes 0 to 2 in squares of 8); both arrays."""
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 255, (height, width, 3), np.uint8)
     coarse = random.integers(0, 3, (-(-height // 8), -(-width // 8)), np.uint8)
