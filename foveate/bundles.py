@@ -1,6 +1,8 @@
 """Bundles as files: taken out of a directory or a zip archive, and packed into one."""
 
+import re
 import shutil
+import stat
 import tempfile
 import zipfile
 import zlib
@@ -14,8 +16,43 @@ from foveate.errors import BundleInvalid, BundleUnknown, OutputExists
 FILES = (CARD_FILE, WEIGHTS_FILE, README_FILE, TRAINING_FILE)
 """All that a bundle may consist of; nothing else is copied, packed or unpacked."""
 MAX_BYTES = 4 << 30
+MAX_ENTRIES = 1000
+MAX_RATIO = 100
+"""Packed bytes grow at most this much; weights hardly shrink at all, zeros about a thousandfold."""
+_SMALL_BYTES = 1 << 20
+SMP_CONFIG = "config.json"
+RUN_BUNDLE = "bundle"
+"""Where a finished training run keeps its bundle."""
+_LOSSES = "losses.csv"
+_RUN_FILES = ("recipe.yaml", "checkpoint.pt", _LOSSES)
+_STEP = re.compile(r"\d+")
 
-__all__ = ["FILES", "MAX_BYTES", "copy_bundle", "pack_bundle", "unpacked"]
+__all__ = ["FILES", "MAX_BYTES", "bundle_of", "copy_bundle", "holds_smp", "pack_bundle", "unpacked"]
+
+
+def holds_smp(directory: Path) -> bool:
+    """Whether segmentation_models_pytorch's `save_pretrained` wrote the directory, rather than we."""
+    return (directory / SMP_CONFIG).is_file() and not (directory / CARD_FILE).exists()
+
+
+def bundle_of(directory: Path) -> Path:
+    """`directory`, or the bundle inside it where it is a finished run of `foveate train`.
+
+    Raises BundleUnknown for a run that has not finished, saying how far it is, and for a directory of several runs.
+    """
+    inside = directory / RUN_BUNDLE
+    if (directory / CARD_FILE).exists() or not directory.is_dir():
+        return directory
+    if (inside / CARD_FILE).exists():
+        return inside
+    if any((directory / name).exists() for name in _RUN_FILES):
+        raise BundleUnknown(
+            f"{directory} is a training run that has not finished ({_progress(directory)})",
+            hint="give `foveate train` the same recipe again, it goes on from the last checkpoint; then export",
+        )
+    if runs := sorted(str(path.parent.parent) for path in directory.glob(f"**/{RUN_BUNDLE}/{CARD_FILE}")):
+        raise BundleUnknown(f"{directory} holds {len(runs)} finished runs", hint=f"name one: {', '.join(runs[:8])}")
+    return directory
 
 
 @contextmanager
@@ -73,13 +110,27 @@ def pack_bundle(source: Path, archive: Path) -> None:
         raise OutputExists(f"{archive} exists already", hint="name another file with --out") from error
 
 
+def _progress(run: Path) -> str:
+    """How far the losses of a run reach, in words."""
+    try:
+        last = (run / _LOSSES).read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
+    except (OSError, UnicodeDecodeError):
+        last = ""
+    step = last.partition(",")[0]
+    return f"{_LOSSES} ends at step {step}" if _STEP.fullmatch(step) else "no step is done yet"
+
+
 def _present_files(directory: Path) -> list[str]:
     return [name for name in FILES if (directory / name).is_file()]
 
 
 def _extract(archive: zipfile.ZipFile, target: Path, source: Path) -> None:
+    entries = archive.infolist()
+    if len(entries) > MAX_ENTRIES:
+        raise BundleInvalid(f"{source} holds {len(entries)} entries", hint=f"a bundle has {len(FILES)} files")
     members = {}
-    for info in archive.infolist():
+    for info in entries:
+        _check_entry(info, source)
         path = PurePosixPath(info.filename)
         if path.name in FILES and len(path.parts) <= 2:
             if path.name in members:
@@ -93,3 +144,21 @@ def _extract(archive: zipfile.ZipFile, target: Path, source: Path) -> None:
     for name, info in members.items():
         with archive.open(info) as packed, (target / name).open("xb") as out:
             shutil.copyfileobj(packed, out, 1 << 20)
+
+
+def _check_entry(info: zipfile.ZipInfo, source: Path) -> None:
+    """Nothing outside the archive is ever written; an entry that asks for it still says that the archive means harm."""
+    # The name as stored: `filename` is cut at a NUL, and on Windows its backslashes are turned.
+    name = info.orig_filename
+    parts = name.replace("\\", "/").split("/")
+    reason = None
+    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in parts or "\0" in name:
+        reason = "leads out of the archive"
+    elif stat.S_ISLNK(info.external_attr >> 16):
+        reason = "is a link"
+    elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        reason = "is packed by an unusual method"
+    elif info.file_size > _SMALL_BYTES and info.file_size > MAX_RATIO * info.compress_size:
+        reason = f"unpacks from {info.compress_size} to {info.file_size} bytes"
+    if reason is not None:
+        raise BundleInvalid(f"{source}: the entry {name!r} {reason}", hint="get the bundle anew from whom you trust")

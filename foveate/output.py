@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from foveate.schema import StatusInfo
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 """The type of every command's `as_json` parameter."""
 
-__all__ = ["JsonFlag", "print_result", "print_table"]
+__all__ = ["JsonFlag", "print_result", "print_table", "print_warnings"]
 
 
 def print_result(document: Any, text: str, as_json: bool) -> None:
@@ -28,6 +29,16 @@ def print_table(document: Any, header: tuple[str, ...], rows: Sequence[tuple[str
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
     print_result(document, "\n".join(line.rstrip() for line in lines), as_json)
+
+
+def print_warnings(results: Path) -> None:
+    """What the manifest in the directory `results` warns of, on stderr; nothing where there is no manifest."""
+    try:
+        manifest = json.loads((results / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return
+    for warning in manifest.get("warnings", []):
+        typer.echo(f"warning: {warning}", err=True)
 
 
 def _plain(document: Any) -> Any:

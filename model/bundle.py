@@ -30,10 +30,14 @@ from foveate.schema import BundleCard
 from model.foveation import FoveationModule
 from model.networks.build import build_network, input_channels
 
-__all__ = ["Bundle", "VerifyReport", "load_bundle", "load_networks", "save_bundle", "verify_bundle"]
+__all__ = ["Bundle", "VerifyReport", "load_bundle", "load_networks", "read_tensors", "save_bundle", "verify_bundle"]
 
 _FLOATS = {"F16", "BF16", "F32"}
 _INTEGERS = {"I64"}
+_LEAST_BYTES = 2
+"""Of a number in `_FLOATS`."""
+_MODEST_BYTES = 1 << 30
+"""Networks up to this size are built whatever their file holds, so that a missing tensor can be named."""
 _HEADER_BYTES_PER_TENSOR = 4096
 """A generous share of the file's JSON header; what is beyond it is not weights."""
 
@@ -72,6 +76,7 @@ def load_networks(bundle: Bundle, device: torch.device | str = "cpu") -> tuple[n
 
     Raises BundleInvalid naming the tensor that is missing, superfluous, of another shape or type, or not finite.
     """
+    _check_appetite(bundle)
     network, foveation = _fresh_networks(bundle.card)
     modules: dict[str, nn.Module] = {"network": network}
     if foveation is not None:
@@ -79,11 +84,32 @@ def load_networks(bundle: Bundle, device: torch.device | str = "cpu") -> tuple[n
     expected = {
         f"{part}.{name}": tensor for part, module in modules.items() for name, tensor in module.state_dict().items()
     }
-    tensors = _read_tensors(bundle_file(bundle.directory, WEIGHTS_FILE), expected)
+    tensors = read_tensors(bundle_file(bundle.directory, WEIGHTS_FILE), expected)
     for part, module in modules.items():
         module.load_state_dict({name: tensors[f"{part}.{name}"] for name in module.state_dict()})
         module.to(device).eval().requires_grad_(False)
     return network, foveation
+
+
+def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, in the dtypes of `expected`, whose names, shapes and kinds they must have.
+
+    Raises BundleInvalid naming the tensor that is missing, superfluous, of another shape or type, or not finite.
+    Nothing is read before the file's size is plausible.
+    """
+    largest = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+    largest += _HEADER_BYTES_PER_TENSOR * (len(expected) + 1)
+    if path.stat().st_size > largest:
+        _refuse(f"{path} has {path.stat().st_size} bytes; the networks of the card take at most {largest}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            for kind, odd in (("lacks", expected.keys() - names), ("has the superfluous", names - expected.keys())):
+                if odd:
+                    _refuse(f"{path} {kind} tensor {min(odd)} ({len(odd)} of that kind)")
+            return {name: _checked_tensor(path, file, name, wanted) for name, wanted in expected.items()}
+    except (SafetensorError, OSError) as error:
+        _refuse(f"{path} cannot be read: {error}", cause=error)
 
 
 def save_bundle(
@@ -160,20 +186,18 @@ def _fresh_networks(card: BundleCard) -> tuple[nn.Module, FoveationModule | None
     return network, FoveationModule.from_card(card.foveation, card.network.in_channels, len(card.fovs))
 
 
-def _read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    largest = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
-    largest += _HEADER_BYTES_PER_TENSOR * (len(expected) + 1)
-    if path.stat().st_size > largest:
-        _refuse(f"{path} has {path.stat().st_size} bytes; the networks of the card take at most {largest}")
+def _check_appetite(bundle: Bundle) -> None:
+    """Refuse a card whose networks would take more memory than its file of weights can fill, before they take it."""
     try:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            for kind, odd in (("lacks", expected.keys() - names), ("has the superfluous", names - expected.keys())):
-                if odd:
-                    _refuse(f"{path} {kind} tensor {min(odd)} ({len(odd)} of that kind)")
-            return {name: _checked_tensor(path, file, name, wanted) for name, wanted in expected.items()}
-    except (SafetensorError, OSError) as error:
-        _refuse(f"{path} cannot be read: {error}", cause=error)
+        with torch.device("meta"):
+            modules = _fresh_networks(bundle.card)
+    except BundleInvalid:
+        return  # some encoders cannot be laid out without memory; what is really wrong is found again with it
+    tensors = [tensor for module in modules if module is not None for tensor in module.state_dict().values()]
+    least = sum(tensor.numel() * _LEAST_BYTES for tensor in tensors if tensor.is_floating_point())
+    path = bundle_file(bundle.directory, WEIGHTS_FILE)
+    if least > max(_MODEST_BYTES, path.stat().st_size):
+        _refuse(f"{path} has {path.stat().st_size} bytes; the networks of the card take at least {least}")
 
 
 def _checked_tensor(path: Path, file: Any, name: str, wanted: Tensor) -> Tensor:

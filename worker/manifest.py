@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate import __version__
+from foveate.licences import restriction
 from foveate.schema import ImageInfo
 from model.bundle import Bundle
 from worker.assemble import Assembled
@@ -119,7 +120,8 @@ def _counts(job: Job, plan: Plan, assembled: Assembled) -> dict[str, Any]:
 
 
 def _warnings(job: Job, assembled: Assembled) -> list[str]:
-    warnings = [*job.info.warnings, *job.fit.warnings]
+    licence = restriction(job.card)
+    warnings = [*([licence] if licence else []), *job.info.warnings, *job.fit.warnings]
     for region in sorted(assembled.damaged):
         place = f"x {region.x}, y {region.y}, {region.width} x {region.height} px"
         warnings.append(f"damaged tile: {place} of level 0 cannot be decoded and is 255 in the mask")

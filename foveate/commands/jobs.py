@@ -7,7 +7,7 @@ import typer
 
 from foveate.client import Client
 from foveate.options import LOCAL_SERVER, KeyOption, ServerOption
-from foveate.output import JsonFlag, print_result, print_table
+from foveate.output import JsonFlag, print_result, print_table, print_warnings
 from foveate.schema import StatusInfo
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
@@ -64,6 +64,7 @@ def fetch(
     """Download the results of a job."""
     with Client(server, api_key) as client:
         files = client.fetch(job, out or Path(job))
+    print_warnings(out or Path(job))
     print_result({"files": [str(path) for path in files]}, "\n".join(map(str, files)), as_json)
 
 

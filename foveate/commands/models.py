@@ -1,12 +1,15 @@
 """`foveate models`: the bundles on this machine, or those of a service."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from foveate.bundles import copy_bundle, pack_bundle, unpacked
+from foveate.bundles import bundle_of, copy_bundle, holds_smp, pack_bundle, unpacked
 from foveate.card import read_card
 from foveate.client import Client
 from foveate.engine import engine
@@ -66,23 +69,46 @@ def show(
 
 
 def add(
-    source: Annotated[Path, typer.Argument(metavar="DIR|ZIP", help="A bundle's directory, or an exported .zip.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="DIR|ZIP", help="A bundle, an exported .zip, or smp's save_pretrained folder."),
+    ],
+    card: Annotated[
+        Path | None,
+        typer.Option(help="JSON or YAML: what a save_pretrained folder cannot say (name, licence, classes, input)."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a model of the same name.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Verify a bundle and add it to the models of this machine (FOVEATE_DATA/models)."""
-    with unpacked(source) as directory:
+    with unpacked(source) as given, _as_bundle(given, card) as directory:
         report = engine("model.bundle:verify_bundle")(directory)
         target = copy_bundle(directory, _settings().data / "models", replace=replace)
-    print_result({"added": report.name, "directory": str(target)}, f"{report.name}: added as {target}", as_json)
+    licence = read_card(target).licence
+    document = {"added": report.name, "directory": str(target), "licence": licence}
+    print_result(document, f"{report.name}: added as {target}; licence: {licence}", as_json)
+
+
+@contextmanager
+def _as_bundle(given: Path, card: Path | None) -> Iterator[Path]:
+    """The bundle in the directory `given`, for as long as the block lasts: made from it where smp saved it."""
+    if not holds_smp(given):
+        if card is not None:
+            hint = "leave --card out: a bundle has its own bundle.json"
+            raise OptionInvalid(f"--card {card}: {given} is no folder of save_pretrained (config.json)", hint=hint)
+        yield bundle_of(given)
+        return
+    with tempfile.TemporaryDirectory(prefix="foveate-bundle-") as scratch:
+        engine("model.adopt:adopt")(given, card, Path(scratch))
+        yield Path(scratch)
 
 
 def export(
-    model: BundleArgument,
+    model: Annotated[str, typer.Argument(metavar="NAME|DIR|RUN", help="A model, its directory, or a finished run.")],
     out: Annotated[Path | None, typer.Option(help="New zip file; default ./NAME.zip.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Pack a model into one .zip, for `foveate models add` elsewhere."""
+    """Pack a model, or what a finished training run made, into one .zip, for `foveate models add` elsewhere."""
     directory = _directory(model)
     target = out or Path(f"{read_card(directory).name}.zip")
     if not target.parent.is_dir():
@@ -109,7 +135,7 @@ def _catalog() -> Any:
 def _directory(model: str) -> Path:
     """A path if it looks like one, else a name: so that no directory of the same name can take a model's place."""
     if "/" in model or model.startswith("."):
-        return Path(model)
+        return bundle_of(Path(model))
     directory: Path = _catalog().bundle(model).directory
     return directory
 

@@ -27,7 +27,7 @@ from foveate.options import (
     TissueMaskOption,
     segment_options,
 )
-from foveate.output import JsonFlag, print_table
+from foveate.output import JsonFlag, print_table, print_warnings
 from foveate.progress import show_progress
 from foveate.schema import JobState, SegmentOptions, StatusInfo
 
@@ -155,6 +155,7 @@ def _finish(client: Client, submission: Submission) -> None:
             submission.exit_code = 1
         elif submission.out is not None:
             client.fetch(submission.jobID, Path(submission.out))
+            print_warnings(Path(submission.out))
     except FoveateError as error:
         submission.status = JobState.FAILED.value
         submission.fail(error)

@@ -1,11 +1,12 @@
 """Bundles out of directories and archives, and into them."""
 
+import stat
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from foveate.bundles import copy_bundle, pack_bundle, unpacked
+from foveate.bundles import MAX_ENTRIES, bundle_of, copy_bundle, pack_bundle, unpacked
 from foveate.errors import BundleInvalid, BundleUnknown, OutputExists
 from tests.service.processes import write_bundle
 
@@ -43,14 +44,102 @@ def test_model_is_replaced_only_on_request(bundle: Path, tmp_path: Path) -> None
     assert [path.name for path in models.iterdir()] == ["glands"]
 
 
-def test_archive_cannot_write_elsewhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["../bundle.json", "a/../../evil", "/bundle.json", "/etc/evil", "C:bundle.json", "..\\evil", "\\\\host\\x"]
+)
+def test_an_archive_that_leads_elsewhere_is_refused_by_entry(bundle: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / "evil.zip"
+    pack_bundle(bundle, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, "x")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BundleInvalid, match="leads out of the archive") as refused, unpacked(path):
+        pass
+    assert repr(name) in refused.value.message
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["glands/weights.safetensors", "elsewhere"])
+def test_a_link_in_an_archive_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "link.zip"
+    link = zipfile.ZipInfo(name)
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("../bundle.json", "{}")
-        archive.writestr("../../evil", "x")
-    with unpacked(path) as directory:
-        assert [found.name for found in directory.iterdir()] == ["bundle.json"]
-    assert [found.name for found in tmp_path.iterdir()] == ["evil.zip"]
+        archive.writestr("glands/bundle.json", "{}")
+        archive.writestr(link, "/etc/hostname")
+    with pytest.raises(BundleInvalid, match=rf"'{name}' is a link"), unpacked(path):
+        pass
+
+
+def test_an_archive_that_swells_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bundle.json", "{}")
+        archive.writestr("weights.safetensors", bytes(8 << 20))
+    with pytest.raises(BundleInvalid, match=r"weights\.safetensors' unpacks from \d+ to 8388608 bytes"), unpacked(path):
+        pass
+
+
+def test_an_archive_that_understates_its_size_is_refused(tmp_path: Path) -> None:
+    """The directory of the archive says 1 byte, which passes every limit; there are more."""
+    path = tmp_path / "liar.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bundle.json", bytes(8 << 20))
+        size = archive.getinfo("bundle.json").file_size.to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(size, (1).to_bytes(4, "little")))
+    with pytest.raises(BundleInvalid, match="no sound zip archive"), unpacked(path):
+        pass
+
+
+def test_an_archive_of_too_many_entries_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "many.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(MAX_ENTRIES + 1):
+            archive.writestr(f"{number}", "")
+    with pytest.raises(BundleInvalid, match=f"holds {MAX_ENTRIES + 1} entries"), unpacked(path):
+        pass
+
+
+def test_unusual_packing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lzma.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("bundle.json", "{}")
+    with pytest.raises(BundleInvalid, match="unusual method"), unpacked(path):
+        pass
+
+
+def test_a_finished_run_stands_for_its_bundle(bundle: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "fold" / "mean"
+    run.mkdir(parents=True)
+    (run / "losses.csv").write_text("step,loss\n1,0.5\n")
+    bundle.rename(run / "bundle")
+    assert bundle_of(run) == run / "bundle"
+    assert bundle_of(run / "bundle") == run / "bundle"
+    with pytest.raises(BundleUnknown, match="holds 1 finished runs") as several:
+        bundle_of(tmp_path / "runs")
+    assert str(run) in several.value.hint
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        ("step,loss\n1,0.75\n2,0.5\n", r"losses\.csv ends at step 2"),
+        ("step,loss\n", "no step is done yet"),
+        (None, "no step is done yet"),
+    ],
+)
+def test_an_unfinished_run_says_how_far_it_is(tmp_path: Path, losses: str | None, says: str) -> None:
+    (tmp_path / "recipe.yaml").write_text("{}")
+    if losses is not None:
+        (tmp_path / "losses.csv").write_text(losses)
+    with pytest.raises(BundleUnknown, match=says) as refused:
+        bundle_of(tmp_path)
+    assert "foveate train" in refused.value.hint
+
+
+def test_what_is_no_run_is_left_to_whoever_reads_the_card(tmp_path: Path) -> None:
+    assert bundle_of(tmp_path) == tmp_path
+    assert bundle_of(tmp_path / "nothing") == tmp_path / "nothing"
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:

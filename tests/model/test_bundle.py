@@ -216,6 +216,85 @@ def test_a_truncated_file_is_refused(copy: Path) -> None:
     assert "cannot be read" in refused(copy)
 
 
+HEAD = "network.head.bias"
+"""Two numbers in float32: 8 bytes."""
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda header: header[HEAD].update(data_offsets=[0, 4]),
+        lambda header: header[HEAD].update(data_offsets=[8, 0]),
+        lambda header: header[HEAD].update(data_offsets=[1 << 40, (1 << 40) + 8]),
+        lambda header: header[HEAD].update(data_offsets=[-8, 0]),
+        lambda header: header[HEAD].update(data_offsets=header["network.body.0.bias"]["data_offsets"]),
+        lambda header: header[HEAD].update(shape=[1 << 31, 1 << 31, 1 << 31]),
+        lambda header: header[HEAD].update(shape=[4]),
+        lambda header: header[HEAD].update(shape=[-2]),
+        lambda header: header[HEAD].update(dtype="F64"),
+        lambda header: header[HEAD].update(dtype="F17"),
+        lambda header: header[HEAD].pop("dtype"),
+        lambda header: header.update({HEAD: [1, 2]}),
+    ],
+    ids=[
+        "short",
+        "reversed",
+        "beyond the end",
+        "negative",
+        "overlap",
+        "overflow",
+        "more numbers",
+        "negative shape",
+        "wider type",
+        "no type",
+        "type missing",
+        "no object",
+    ],
+)
+def test_a_header_that_lies_is_refused(copy: Path, lie: Callable[[dict[str, Any]], object]) -> None:
+    content = (copy / WEIGHTS_FILE).read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    lie(header)
+    text = json.dumps(header).encode()
+    (copy / WEIGHTS_FILE).write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
+    said = refused(copy)
+    assert WEIGHTS_FILE in said
+    assert "cannot be read" in said
+
+
+def test_a_lie_that_keeps_the_sizes_is_refused_by_tensor(copy: Path) -> None:
+    """The same bytes read as another type, or in another shape, pass every check of the format itself."""
+    content = (copy / WEIGHTS_FILE).read_bytes()
+    for before, after, says in (
+        (b'"dtype":"F32","shape":[2]', b'"dtype":"I32","shape":[2]', f"{HEAD} is of type I32"),
+        (b'"shape":[2,16,1,1]', b'"shape":[16,2,1,1]', "network.head.weight has shape (16, 2, 1, 1)"),
+    ):
+        assert content.count(before) == 1
+        (copy / WEIGHTS_FILE).write_bytes(content.replace(before, after))
+        assert says in refused(copy)
+
+
+@pytest.mark.parametrize("length", [1 << 20, 200_000_000, 1 << 62])
+def test_a_header_beyond_the_file_is_refused(copy: Path, length: int) -> None:
+    content = (copy / WEIGHTS_FILE).read_bytes()
+    (copy / WEIGHTS_FILE).write_bytes(length.to_bytes(8, "little") + content[8:])
+    assert "cannot be read" in refused(copy)
+
+
+def test_a_huge_header_is_refused_unread(copy: Path) -> None:
+    content = (copy / WEIGHTS_FILE).read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = content[8:end] + b" " * (4 << 20)
+    (copy / WEIGHTS_FILE).write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
+    assert "at most" in refused(copy)
+
+
+def test_a_card_that_asks_for_far_more_memory_than_its_weights_fill_is_refused(copy: Path) -> None:
+    edit_card(copy, lambda card: card["network"].update(options={"width": 8192}))
+    assert "take at least 12" in refused(copy)
+
+
 def test_weights_of_another_card_are_refused(copy: Path) -> None:
     edit_card(copy, lambda card: card["classes"].append({"value": 2, "name": "more", "color": [1, 2, 3]}))
     assert "network.head" in refused(copy)

@@ -1,0 +1,66 @@
+"""`foveate models`: what a user brings, from a folder, an archive or a training run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from foveate.cli import run
+from tests.bundles import make_bundle
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FOVEATE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("FOVEATE_BUNDLES", str(tmp_path / "none"))
+    return tmp_path / "data"
+
+
+def test_a_run_is_exported_and_added(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_bundle(tmp_path / "run" / "bundle", name="fresh", licence="Research only")
+    (tmp_path / "run" / "losses.csv").write_text("step,loss\n1,0.5\n")
+    assert run(["models", "export", str(tmp_path / "run"), "--out", str(tmp_path / "fresh.zip")]) == 0
+    assert run(["models", "add", str(tmp_path / "fresh.zip")]) == 0
+    assert "licence: Research only" in capsys.readouterr().out
+    assert (data / "models" / "fresh" / "bundle.json").is_file()
+    assert run(["models", "verify", "fresh"]) == 0
+    assert run(["models", "add", str(tmp_path / "run"), "--replace"]) == 0
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "losses.csv").write_text("step,loss\n1,0.5\n240,0.25\n")
+    for command in (["export"], ["add"], ["verify"]):
+        assert run(["models", *command, str(tmp_path / "run")]) == 2
+        printed = capsys.readouterr()
+        assert "has not finished (losses.csv ends at step 240)" in printed.err
+        assert "foveate train" in printed.err.splitlines()[-1]
+
+
+def test_a_card_belongs_to_a_folder_of_smp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    assert run(["models", "add", str(bundle), "--card", "card.json"]) == 2
+    assert "is no folder of save_pretrained" in capsys.readouterr().err
+
+
+def test_a_folder_of_smp_needs_a_card_and_gets_shown_one(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import segmentation_models_pytorch as smp
+
+    folder = tmp_path / "unet"
+    smp.Unet("resnet18", encoder_weights=None, classes=2, decoder_channels=(16, 8, 8, 8, 8)).save_pretrained(folder)
+    assert run(["models", "add", str(folder)]) == 2
+    hint = capsys.readouterr().err.splitlines()[-1]
+    (tmp_path / "card.json").write_text(hint[hint.index("{") :])
+    assert run(["models", "add", str(folder), "--card", str(tmp_path / "card.json"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["added"] == "my-model"
+    assert {path.name for path in (data / "models" / "my-model").iterdir()} == {
+        "README.md",
+        "bundle.json",
+        "training.yaml",
+        "weights.safetensors",
+    }
+    shutil.rmtree(folder)
+    assert run(["models", "verify", "my-model"]) == 0
