@@ -15,7 +15,7 @@ import typer
 from foveate import __version__
 from foveate.errors import FoveateError, Unexpected
 
-COMMANDS = ("segment", "info", "up", "serve", "submit", "jobs", "images", "models", "train")
+COMMANDS = ("segment", "info", "up", "serve", "submit", "jobs", "images", "models", "train", "evaluate")
 """Modules of `foveate.commands`, in the order of the help text; each has `register(app)`."""
 
 # typer carries its own copy of click in new versions and imports click in old ones; this finds the right root.

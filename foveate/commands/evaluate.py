@@ -1,0 +1,51 @@
+"""`foveate evaluate CONFIG`: scores, maps and figures of trained models on labelled images."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveate.engine import engine
+from foveate.output import JsonFlag, print_result
+from foveate.progress import show_progress
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    config: Annotated[
+        Path,
+        typer.Argument(help="An experiment, a recipe, or a YAML file with `bundles` and `data` (docs/evaluate.md)."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the report goes; default: evaluation/NAME of the file.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output directory.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Score trained models on labelled images: tables, figures, foveation maps, and the paper's numbers beside ours."""
+    # Torch's threads spin while they wait; on a machine that is not theirs alone that costs several times the work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    directory = out or Path("evaluation") / config.stem
+    command = shlex.join(["foveate", *sys.argv[1:]])
+    with show_progress("evaluate") as report:
+        found = engine("model.evaluation.run:evaluate")(
+            config, directory, overwrite=overwrite, device=device, command=command, report=report
+        )
+    lines = [f"{name:24} mIoU {_percent(model['miou'])}" for name, model in found.scores["models"].items()]
+    lines += [f"not finished: {name}" for name in found.missing]
+    print_result(
+        {"directory": str(directory), **found.scores}, "\n".join([*lines, str(directory / "report.md")]), as_json
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"

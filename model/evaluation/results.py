@@ -1,0 +1,183 @@
+"""All that was measured in one evaluation, and the questions that tables and figures ask it.
+
+Letters: K classes, D fields of view.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.errors import OptionInvalid
+from model.evaluation.bootstrap import Draws, Interval, draw, interval, mean_iou
+from model.evaluation.entries import Entry, Plan
+from model.evaluation.foveation import GoldMaps, gold_maps
+from model.evaluation.scores import EntryScore
+from model.metrics import foveation_map
+
+__all__ = ["GoldSet", "Results", "SweepPoint"]
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """An entry at one inference resolution: `share` of the smallest field of view from one location to the next."""
+
+    name: str
+    share: float
+    step: int
+    """Pixels; what the lattice made of the share."""
+    score: EntryScore
+
+
+@dataclass(frozen=True)
+class GoldSet:
+    """The gold standards of the images of one fold (or more), with the maps that are judged by them.
+
+    All lists go image by image.
+    """
+
+    bank: tuple[int, ...]
+    images: list[str]
+    gold: list[GoldMaps]
+    maps: dict[str, list[NDArray[np.float64]]]
+    """V in pixels by entry."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Scores by (entry, fold), and what was measured beside them."""
+
+    plan: Plan
+    scores: dict[tuple[str, str], EntryScore]
+    sweep: list[SweepPoint] = field(default_factory=list)
+
+    @property
+    def classes(self) -> list[str]:
+        return [entry.name for entry in self.plan.entries[0].card.classes]
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(entry.name for entry in self.plan.entries))
+
+    @property
+    def folds(self) -> list[str]:
+        return list(dict.fromkeys(entry.fold for entry in self.plan.entries))
+
+    @property
+    def over(self) -> list[int]:
+        """The classes of the class average."""
+        return averaged_classes(self.plan)
+
+    def entry(self, name: str) -> Entry:
+        """The first fold's."""
+        return next(entry for entry in self.plan.entries if entry.name == name)
+
+    def pooled(self, name: str, folds: list[str] | None = None) -> EntryScore:
+        """An entry over all folds that it has, or over `folds`."""
+        wanted = self.folds_of(name) if folds is None else folds
+        return EntryScore([image for fold in wanted for image in self.scores[name, fold].images])
+
+    def folds_of(self, name: str) -> list[str]:
+        return [fold for fold in self.folds if (name, fold) in self.scores]
+
+    def mean_iou(self, name: str) -> float:
+        return self.pooled(name).counts.mean_iou(over=self.over)
+
+    @property
+    def reference(self) -> str | None:
+        """What the others are compared with: as configured, else the best fixed entry; None where there is none."""
+        if self.plan.config.reference is not None:
+            return self.plan.config.reference
+        fixed = [name for name in self.names if self.entry(name).role.startswith("fixed:")]
+        return max(fixed, key=self.mean_iou, default=None)
+
+    def interval(self, name: str) -> Interval | None:
+        """Of the mean IoU; None without a bootstrap."""
+        config = self.plan.config.bootstrap
+        if config is None:
+            return None
+        score = self.pooled(name)
+        return interval(mean_iou(self._draws(score).confusions(score.confusion), self.over), config.level)
+
+    def difference(self, name: str, reference: str) -> tuple[float, Interval | None]:
+        """Mean IoU less that of `reference`, over the folds that both have, with its paired interval."""
+        folds = [fold for fold in self.folds_of(name) if fold in self.folds_of(reference)]
+        ours, theirs = self.pooled(name, folds), self.pooled(reference, folds)
+        gap = ours.counts.mean_iou(over=self.over) - theirs.counts.mean_iou(over=self.over)
+        config = self.plan.config.bootstrap
+        if config is None or not folds:
+            return gap, None
+        draws = self._draws(ours)
+        values = [mean_iou(draws.confusions(score.confusion), self.over) for score in (ours, theirs)]
+        return gap, interval(values[0] - values[1], config.level)
+
+    def _draws(self, score: EntryScore) -> Draws:
+        assert self.plan.config.bootstrap is not None
+        return draw([len(image.confusion) for image in score.images], self.plan.config.bootstrap)
+
+    def gold_sets(self) -> Iterator[GoldSet]:
+        """One for each family of fixed networks that is complete: a network for every field of view of its bank."""
+        for family in dict.fromkeys(entry.family for entry in self.plan.entries if entry.role.startswith("fixed:")):
+            made = self._gold_set(family)
+            if made is not None:
+                yield made
+
+    def _gold_set(self, family: str) -> GoldSet | None:
+        found: GoldSet | None = None
+        for fold in self.folds:
+            here = [entry for entry in self.plan.entries if entry.fold == fold]
+            fixed = {entry.role: entry for entry in here if entry.family == family and entry.role.startswith("fixed:")}
+            bank = tuple(next(iter(fixed.values())).card.fovs) if fixed else ()
+            candidates = [fixed.get(f"fixed:{k + 1}") for k in range(len(bank))]
+            if len(bank) < 2 or None in candidates or any(tuple(c.card.fovs) != bank for c in candidates if c):
+                continue
+            scores = [self.scores[c.name, fold] for c in candidates if c]
+            images = [image.name for image in scores[0].images]
+            gold = []
+            for index in range(len(images)):
+                counted = [score.images[index].windows for score in scores]
+                gold.append(gold_maps([counts for counts in counted if counts is not None], bank))
+            judged = [e for e in here if e.has_map and tuple(e.card.fovs) == bank and e.family == family]
+            maps = {e.name: self._maps(e, gold) for e in judged}
+            found = (
+                GoldSet(bank, images, gold, maps)
+                if found is None
+                else _joined(found, GoldSet(bank, images, gold, maps))
+            )
+        return found
+
+    def _maps(self, entry: Entry, gold: list[GoldMaps]) -> list[NDArray[np.float64]]:
+        images = self.scores[entry.name, entry.fold].images
+        maps = [
+            foveation_map(image.distribution, entry.card.fovs) for image in images if image.distribution is not None
+        ]
+        shape = next(iter(gold[0].values())).shape
+        if maps[0].shape != shape:
+            raise OptionInvalid(
+                f"{entry.name} has a foveation map of {maps[0].shape} locations, the fixed networks of {shape}",
+                hint="Give all models of an experiment one foveation.downsample, or set evaluate.gold to false.",
+            )
+        return maps
+
+
+def averaged_classes(plan: Plan) -> list[int]:
+    """Indices of the classes in the class average; OptionInvalid where `mean_over` names one that is not there."""
+    names = [entry.name for entry in plan.entries[0].card.classes]
+    wanted = plan.config.mean_over or names
+    for name in wanted:
+        if name not in names:
+            raise OptionInvalid(
+                f"evaluate.mean_over: there is no class {name!r}", hint=f"The classes are {', '.join(names)}."
+            )
+    return [names.index(name) for name in wanted]
+
+
+def _joined(first: GoldSet, second: GoldSet) -> GoldSet:
+    """Both folds' images; only the entries that both have."""
+    return GoldSet(
+        first.bank,
+        first.images + second.images,
+        first.gold + second.gold,
+        {name: first.maps[name] + second.maps[name] for name in first.maps if name in second.maps},
+    )

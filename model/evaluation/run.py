@@ -1,0 +1,182 @@
+"""`foveate evaluate`: score everything that a file names, and write one directory about it."""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveate.errors import OptionInvalid, OutputExists
+from model.bundle import load_bundle
+from model.datasets.labelled import open_labelled
+from model.datasets.layouts import find_pairs, labelling_of
+from model.datasets.pair import Pair
+from model.evaluation.config import EvaluateConfig
+from model.evaluation.entries import Entry, Plan, read_plan
+from model.evaluation.predict import Member, Sampling
+from model.evaluation.report import scores_json, write_report
+from model.evaluation.results import Results, SweepPoint, averaged_classes
+from model.evaluation.scores import EntryScore, ImageScore, Wanted, score_image
+from model.predictor import Predictor, choose_device
+from raster.geometry import Size
+from raster.grid import make_lattice
+
+__all__ = ["Evaluation", "evaluate"]
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was written, where, and the same numbers as plain JSON values."""
+
+    directory: Path
+    scores: dict[str, Any]
+    missing: list[str]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One entry on the images of its fold, at one inference resolution; null: the configuration's own."""
+
+    entry: Entry
+    share: float | None
+    pairs: list[Pair]
+
+
+def evaluate(
+    path: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    device: str = "auto",
+    command: str | None = None,
+    report: Report = lambda share, message: None,
+) -> Evaluation:
+    """Score what the file at `path` names (an experiment, a recipe, or bundles with data) and write `out`.
+
+    Work lies in `out`.partial until it is complete. Runs that are not finished are named and left out. Raises
+    OutputExists without `overwrite`; OptionInvalid where the file is wrong, nothing is finished, or labels and classes
+    do not go together; image and bundle errors as they come.
+    """
+    if out.exists() and not overwrite:
+        raise OutputExists(f"{out} exists", hint="Choose another --out, or replace it with --overwrite.")
+    plan = read_plan(path)
+    if not plan.entries:
+        raise OptionInvalid(
+            f"{path}: no run is finished ({', '.join(plan.missing)})", hint=f"Run `foveate train {path}` first."
+        )
+    _check(plan)
+    chosen = choose_device(device)
+    results = _score_all(plan, _tasks(plan), chosen, report)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_report(results, partial, command or f"foveate evaluate {path}", chosen)
+    if out.exists():
+        shutil.rmtree(out)
+    partial.rename(out)
+    return Evaluation(out, scores_json(results), plan.missing)
+
+
+def _check(plan: Plan) -> None:
+    """What can be refused before any work."""
+    averaged_classes(plan)
+    names = [entry.name for entry in plan.entries]
+    reference = plan.config.reference
+    if reference is not None and reference not in names:
+        waits = any(missing.partition("/")[2] == reference for missing in plan.missing)
+        raise OptionInvalid(
+            f"evaluate.reference: {reference!r} is not {'finished' if waits else 'among the models'}",
+            hint=f"Choose one of {', '.join(dict.fromkeys(names))}.",
+        )
+    first = plan.entries[0]
+    for entry in plan.entries[1:]:
+        if [c.name for c in entry.card.classes] != [c.name for c in first.card.classes]:
+            raise OptionInvalid(
+                f"{entry.name} and {first.name} have different classes",
+                hint="Score models of different classes in files of their own.",
+            )
+
+
+def _tasks(plan: Plan) -> list[_Task]:
+    tasks = []
+    for entry in plan.entries:
+        pairs = find_pairs(entry.data, plan.config.split)
+        if not pairs:
+            raise OptionInvalid(
+                f"the data of {entry.fold}/{entry.name} have no {plan.config.split} images",
+                hint="Name some in the data, or choose another evaluate.split.",
+            )
+        tasks.append(_Task(entry, None, pairs))
+        if len(entry.parts) == 1:
+            tasks += [_Task(entry, share, pairs) for share in plan.config.resolutions]
+    return tasks
+
+
+def _score_all(plan: Plan, tasks: list[_Task], device: torch.device, report: Report) -> Results:
+    total = sum(_weight(task) for task in tasks)
+    done = 0.0
+    scores: dict[tuple[str, str], EntryScore] = {}
+    swept: dict[tuple[str, float], list[ImageScore]] = {}
+    steps: dict[tuple[str, float], int] = {}
+    for task in tasks:
+        entry, images = task.entry, []
+        sampling = _sampling(entry, plan.config, task.share)
+        members = [Member(Predictor(load_bundle(part.bundle), device), part.policy, part.tau) for part in entry.parts]
+        for pair in task.pairs:
+            report(done / total, f"{entry.fold}/{entry.name} {pair.name}")
+            images.append(_score(task, pair, members, sampling, plan.config))
+            done += _weight(task) / len(task.pairs)
+        score = EntryScore(images)
+        log.info("%s/%s: mIoU %.4f", entry.fold, entry.name, score.counts.mean_iou())
+        if task.share is None:
+            scores[entry.name, entry.fold] = score
+        else:
+            swept.setdefault((entry.name, task.share), []).extend(images)
+            steps[entry.name, task.share] = _step(entry, sampling)
+    report(1.0, "writing the report")
+    sweep = [SweepPoint(name, share, steps[name, share], EntryScore(images)) for (name, share), images in swept.items()]
+    return Results(plan, scores, sweep)
+
+
+def _score(task: _Task, pair: Pair, members: list[Member], sampling: Sampling, config: EvaluateConfig) -> ImageScore:
+    entry = task.entry
+    wanted = Wanted(
+        block=config.bootstrap.block if config.bootstrap else None,
+        windows=config.gold and entry.role.startswith("fixed:"),
+        map=entry.has_map,
+        objects=config.objects,
+    )
+    # A point of the sweep is a score alone.
+    wanted = wanted if task.share is None else Wanted(block=wanted.block)
+    with contextlib.closing(open_labelled(pair, entry.data, entry.card)) as image:
+        return score_image(members, image, sampling, wanted, labelling_of(entry.data).objects)
+
+
+def _sampling(entry: Entry, config: EvaluateConfig, share: float | None) -> Sampling:
+    plain = Sampling(entry.geometry, config.overlap, config.step)
+    if share is None:
+        return plain
+    return replace(plain, overlap=1 - share, step=max(1, round(share * entry.card.patch_size)))
+
+
+def _step(entry: Entry, sampling: Sampling) -> int:
+    """Pixels from one location to the next."""
+    card = entry.card
+    if sampling.geometry != "lattice":
+        return sampling.step or card.patch_size
+    # The stride does not depend on the image's size.
+    return make_lattice(Size(1, 1), card.patch_size, tuple(card.fovs), sampling.overlap).stride
+
+
+def _weight(task: _Task) -> float:
+    """Expected share of the work: forwards grow with the square of the resolution."""
+    forwards = 1.0 if task.share is None else task.share**-2
+    return forwards * len(task.entry.parts) * len(task.pairs)
