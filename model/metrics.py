@@ -157,7 +157,7 @@ class Reliability:
         bins = np.clip(np.ceil(confidence_N * BINS).astype(np.int64) - 1, 0, BINS - 1)
         return cls(
             np.bincount(bins, minlength=BINS).astype(np.int64),
-            np.bincount(bins, weights=confidence_N, minlength=BINS),
+            np.asarray(np.bincount(bins, weights=confidence_N, minlength=BINS), np.float64),
             np.bincount(bins[correct_N], minlength=BINS).astype(np.int64),
         )
 

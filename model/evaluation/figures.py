@@ -10,6 +10,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from model.evaluation.paper import PAPER
 from model.evaluation.results import Results
@@ -123,6 +124,9 @@ def _cost(results: Results) -> Figure:
         score = results.pooled(name)
         axes.plot(score.forwards, 100 * results.mean_iou(name), mark, color=colour, label=name, markersize=8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("forwards (patches through a network)")
     axes.set_ylabel("mean IoU, %")
     _legend(axes)

@@ -28,11 +28,11 @@ from raster.geometry import Region, Size
 
 __all__ = ["draw_all"]
 
-_ACROSS = 4
 _PANEL = 2.6
 """Inches."""
 _IGNORED = (1.0, 1.0, 1.0)
-_EPOCHS = 6
+_UPDATES, _ROWS, _SMALL = 6, 3, 1.8
+"""Columns and rows of maps as training went on, and the width of one in inches."""
 
 
 def draw_all(results: Results, directory: Path) -> list[tuple[str, str]]:
@@ -47,7 +47,12 @@ def draw_all(results: Results, directory: Path) -> list[tuple[str, str]]:
             file = f"training_maps_{_safe(entry.fold)}_{_safe(entry.name)}.png"
             with style():
                 save(_montage(found), directory / file)
-            written.append((file, f"Foveation maps of {entry.name} ({entry.fold}) as training went on (Fig. B.4.4)."))
+            written.append(
+                (
+                    file,
+                    f"Foveation maps of {entry.name} ({entry.fold}) as training went on (Fig. B.4.4).",
+                )
+            )
     return written
 
 
@@ -186,18 +191,24 @@ def _covered(entry: Entry, picture: NDArray[Any], values: NDArray[np.float64], s
 
 
 def _montage(files: Sequence[Path]) -> Figure:
-    """Pictures from the whole of the training, first and last among them, under their own names."""
-    places = np.unique(np.linspace(0, len(files) - 1, min(_EPOCHS, len(files))).round().astype(int))
-    images = [matplotlib.image.imread(files[k]) for k in places]
-    figure, axes = _grid(len(images), images[0])
-    for place, k, image in zip(axes, places, images, strict=False):
-        place.imshow(image, cmap="gray", interpolation="nearest")
-        place.set_title(files[k].stem)
+    """Maps named IMAGE-UPDATE: a row an image, a few updates from first to last in each."""
+    images = list(dict.fromkeys(file.stem.partition("-")[0] for file in files))[:_ROWS]
+    rows = [[file for file in files if file.stem.partition("-")[0] == image] for image in images]
+    across = min(_UPDATES, max(map(len, rows)))
+    first = matplotlib.image.imread(rows[0][0])
+    tall = _SMALL * min(2.5, first.shape[0] / first.shape[1])
+    figure = Figure(figsize=(_SMALL * across, (tall + 0.3) * len(rows)), layout="constrained")
+    places = np.asarray(figure.subplots(len(rows), across, squeeze=False))
+    for axes, row in zip(places, rows, strict=True):
+        for place, k in zip(axes, np.linspace(0, len(row) - 1, across).round().astype(int), strict=True):
+            place.imshow(matplotlib.image.imread(row[k]), interpolation="nearest")
+            place.set_title(f"update {int(row[k].stem.partition('-')[2])}", fontsize=8)
+            place.set_axis_off()
     return figure
 
 
 def _grid(count: int, like: NDArray[Any]) -> tuple[Figure, list[Axes]]:
-    across = min(_ACROSS, count)
+    across = min(count, 3 if count <= 6 else 4)
     down = -(-count // across)
     tall = _PANEL * min(2.5, like.shape[0] / like.shape[1])
     figure = Figure(figsize=(_PANEL * across, (tall + 0.35) * down), layout="constrained")
@@ -230,4 +241,6 @@ def _colour(color: Rgb) -> tuple[float, float, float]:
 
 
 def _safe(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)
+    """For file names."""
+    name = str(Path(name).with_suffix("")) if Path(name).suffix else name
+    return "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in name)

@@ -1,7 +1,6 @@
 """`foveate evaluate`: score everything that a file names, and write one directory about it."""
 
 import contextlib
-import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,8 +26,6 @@ from raster.grid import make_lattice
 
 __all__ = ["Evaluation", "evaluate"]
 
-log = logging.getLogger(__name__)
-
 Report = Callable[[float, str], None]
 
 
@@ -43,11 +40,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Task:
-    """One entry on the images of its fold, at one inference resolution; null: the configuration's own."""
+    """One entry on the images of its fold, at each of `shares` (null: as configured)."""
 
     entry: Entry
-    share: float | None
     pairs: list[Pair]
+    shares: tuple[float | None, ...]
+
+    @property
+    def weights(self) -> list[float]:
+        """Expected work at each share: forwards grow with the square of the resolution."""
+        each = len(self.entry.parts) * len(self.pairs)
+        return [each * (1.0 if share is None else share**-2) for share in self.shares]
 
 
 def evaluate(
@@ -114,49 +117,50 @@ def _tasks(plan: Plan) -> list[_Task]:
                 f"the data of {entry.fold}/{entry.name} have no {plan.config.split} images",
                 hint="Name some in the data, or choose another evaluate.split.",
             )
-        tasks.append(_Task(entry, None, pairs))
-        if len(entry.parts) == 1:
-            tasks += [_Task(entry, share, pairs) for share in plan.config.resolutions]
+        swept = plan.config.resolutions if len(entry.parts) == 1 else []
+        tasks.append(_Task(entry, pairs, (None, *swept)))
     return tasks
 
 
 def _score_all(plan: Plan, tasks: list[_Task], device: torch.device, report: Report) -> Results:
-    total = sum(_weight(task) for task in tasks)
+    total = sum(sum(task.weights) for task in tasks)
     done = 0.0
     scores: dict[tuple[str, str], EntryScore] = {}
     swept: dict[tuple[str, float], list[ImageScore]] = {}
-    steps: dict[tuple[str, float], int] = {}
     for task in tasks:
-        entry, images = task.entry, []
-        sampling = _sampling(entry, plan.config, task.share)
+        entry = task.entry
         members = [Member(Predictor(load_bundle(part.bundle), device), part.policy, part.tau) for part in entry.parts]
-        for pair in task.pairs:
-            report(done / total, f"{entry.fold}/{entry.name} {pair.name}")
-            images.append(_score(task, pair, members, sampling, plan.config))
-            done += _weight(task) / len(task.pairs)
-        score = EntryScore(images)
-        log.info("%s/%s: mIoU %.4f", entry.fold, entry.name, score.counts.mean_iou())
-        if task.share is None:
-            scores[entry.name, entry.fold] = score
-        else:
-            swept.setdefault((entry.name, task.share), []).extend(images)
-            steps[entry.name, task.share] = _step(entry, sampling)
+        for share, weight in zip(task.shares, task.weights, strict=True):
+            images = []
+            for pair in task.pairs:
+                report(done / total, f"{entry.fold}/{entry.name}")
+                images.append(_score(entry, pair, members, plan.config, share))
+                done += weight / len(task.pairs)
+            if share is None:
+                scores[entry.name, entry.fold] = EntryScore(images)
+            else:
+                swept.setdefault((entry.name, share), []).extend(images)
     report(1.0, "writing the report")
-    sweep = [SweepPoint(name, share, steps[name, share], EntryScore(images)) for (name, share), images in swept.items()]
-    return Results(plan, scores, sweep)
+    results = Results(plan, scores)
+    sweep = [
+        SweepPoint(name, share, _step(results.entry(name), plan.config, share), EntryScore(images))
+        for (name, share), images in swept.items()
+    ]
+    return replace(results, sweep=sweep)
 
 
-def _score(task: _Task, pair: Pair, members: list[Member], sampling: Sampling, config: EvaluateConfig) -> ImageScore:
-    entry = task.entry
+def _score(entry: Entry, pair: Pair, members: list[Member], config: EvaluateConfig, share: float | None) -> ImageScore:
+    block = config.bootstrap.block if config.bootstrap else None
     wanted = Wanted(
-        block=config.bootstrap.block if config.bootstrap else None,
+        block=block,
         windows=config.gold and entry.role.startswith("fixed:"),
         map=entry.has_map,
         objects=config.objects,
     )
     # A point of the sweep is a score alone.
-    wanted = wanted if task.share is None else Wanted(block=wanted.block)
+    wanted = wanted if share is None else Wanted(block=block)
     with contextlib.closing(open_labelled(pair, entry.data, entry.card)) as image:
+        sampling = _sampling(entry, config, share)
         return score_image(members, image, sampling, wanted, labelling_of(entry.data).objects)
 
 
@@ -167,16 +171,10 @@ def _sampling(entry: Entry, config: EvaluateConfig, share: float | None) -> Samp
     return replace(plain, overlap=1 - share, step=max(1, round(share * entry.card.patch_size)))
 
 
-def _step(entry: Entry, sampling: Sampling) -> int:
+def _step(entry: Entry, config: EvaluateConfig, share: float) -> int:
     """Pixels from one location to the next."""
-    card = entry.card
+    sampling, card = _sampling(entry, config, share), entry.card
     if sampling.geometry != "lattice":
         return sampling.step or card.patch_size
     # The stride does not depend on the image's size.
     return make_lattice(Size(1, 1), card.patch_size, tuple(card.fovs), sampling.overlap).stride
-
-
-def _weight(task: _Task) -> float:
-    """Expected share of the work: forwards grow with the square of the resolution."""
-    forwards = 1.0 if task.share is None else task.share**-2
-    return forwards * len(task.entry.parts) * len(task.pairs)
