@@ -1,19 +1,29 @@
 """Windows of labelled images: pixels as inference reads them, labels by majority or at centres, what is held out."""
 
+import pickle
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rasterio.windows import Window
 
+from foveate.errors import BandsMismatch, OptionInvalid, SpacingMismatch
 from model.datasets.classes import IGNORE
-from model.datasets.labelled import LabelledImage, open_labelled
+from model.datasets.config import Glass, Holdout
+from model.datasets.labelled import LabelledImage, class_shares, open_labelled
 from model.datasets.layouts import find_pairs
+from model.datasets.pair import Split
 from raster.bands import fill_colour
 from raster.geometry import Region, Size
 from raster.image import ImageRef, open_image
 from raster.source import Plane, Source
-from tests.model.datasets.scenes import card, pairs_data, write_scene
+from tests.model.datasets.scenes import card, pairs_data, save, write_scene
 from tests.shared import DATA
 
 AERIAL = DATA / "aerial/dubai"
@@ -78,3 +88,163 @@ def test_training_sees_what_inference_reads(side: int, step: int) -> None:
     assert np.array_equal(hanging, source.read(Plane((32, 32)), Region(0, 0, 16, 18)).values)
     source.close()
     image.close()
+
+
+def opened(folder: Path, index: int = 0, split: Split = "train", **changes: Any) -> LabelledImage:
+    data = pairs_data(folder, **changes)
+    return open_labelled(find_pairs(data, split)[index], data, CARD)
+
+
+def whole(image: LabelledImage) -> NDArray[np.uint8]:
+    return image.labels(Region.of(image.size), image.size)
+
+
+def test_a_mosaic_is_put_together_row_by_row(tmp_path: Path) -> None:
+    pixels, classes = write_scene(tmp_path / "whole", width=60, height=40)
+    for k in range(6):
+        row, column = divmod(k, 3)
+        part = np.s_[row * 20 : row * 20 + 20, column * 20 : column * 20 + 20]
+        save(tmp_path / f"images/{k}.png", pixels[part])
+        save(tmp_path / f"labels/{k}.png", classes[part])
+    scenes = [{"images": "images/*.png", "labels": "labels/*.png", "mosaic": (3, 2)}]
+    image = opened(tmp_path, train=scenes)
+    assert image.size == Size(60, 40)
+    assert np.array_equal(image.pixels(Region(0, 0, 60, 40), Size(60, 40)), pixels)
+    assert np.array_equal(whole(image), classes)
+
+
+def test_held_corners_turn_from_image_to_image_and_are_not_learnt(tmp_path: Path) -> None:
+    for name in "abc":
+        write_scene(tmp_path, name, 80, 64)
+    images = [opened(tmp_path, k, holdout=Holdout(kind="corner", part=2)) for k in range(3)]
+    assert [image.held for image in images] == [Region(0, 0, 40, 32), Region(40, 0, 40, 32), Region(40, 32, 40, 32)]
+    window = Region(30, -10, 40, 60)
+    learnable = images[1].learnable(window, Size(20, 30))
+    labels = images[1].labels(window, Size(20, 30))
+    assert (learnable[5:21, 5:] == IGNORE).all() and np.array_equal(learnable[21:], labels[21:])
+    assert opened(tmp_path, 1, "test", holdout=Holdout(kind="corner", part=2)).held.empty
+
+
+def test_what_touches_the_held_part_is_not_learnt_at_any_scale(tmp_path: Path) -> None:
+    write_scene(tmp_path)
+    image = opened(tmp_path, holdout=Holdout(kind="corner", part=3))  # 26 x 21 px
+    learnable = image.learnable(Region(0, 0, 80, 64), Size(10, 8))
+    assert (
+        (learnable[:3, :4] == IGNORE).all() and (learnable[3:] != IGNORE).all() and (learnable[:, 4:] != IGNORE).all()
+    )
+
+
+def test_every_nth_image_can_be_held_whole(tmp_path: Path) -> None:
+    write_scene(tmp_path, "a", seed=1)
+    write_scene(tmp_path, "b", seed=2)
+    images = [opened(tmp_path, k, holdout=Holdout(kind="image", part=2)) for k in range(2)]
+    assert [image.held.empty for image in images] == [True, False]
+    assert images[1].present == [] and len(images[1].places(0, 5, np.random.default_rng(0))) == 0
+    assert class_shares(images, 3) == class_shares(images[:1], 3)
+    with pytest.raises(OptionInvalid, match="no pixel"):
+        class_shares(images[1:], 3)
+
+
+def test_shares_and_places_follow_the_labels(tmp_path: Path) -> None:
+    _, classes = write_scene(tmp_path)
+    image = opened(tmp_path)
+    counts = np.bincount(classes.ravel(), minlength=3)
+    assert class_shares([image], 3) == pytest.approx(counts / counts.sum())
+    random = np.random.default_rng(0)
+    for klass in image.present:
+        x, y = np.floor(image.places(klass, 50, random)).astype(int).T
+        assert (classes[y, x] == klass).all() and len(set(zip(x, y, strict=True))) > 10
+
+
+def test_glass_does_not_depend_on_the_window(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    smooth = np.kron(random.integers(180, 256, (12, 15)), np.ones((8, 8)))
+    pixels = np.repeat((smooth + random.integers(-8, 1, smooth.shape)).clip(0, 255)[..., None], 3, axis=2)
+    save(tmp_path / "images/0.png", pixels.astype(np.uint8))
+    classes = np.zeros((96, 120), np.uint8)
+    classes[40:] = 1
+    save(tmp_path / "labels/0.png", classes)
+    glass = Glass(within=0, value=2, brightness=215, chroma=25, radius=5)
+    found = whole(opened(tmp_path, glass=glass))
+    assert (found[40:] == 1).all() and {0, 2} == set(np.unique(found[:40]))
+    padded_pixels = np.pad(pixels[..., 0], 5, mode="edge")
+    means = np.lib.stride_tricks.sliding_window_view(padded_pixels, (11, 11)).mean((2, 3))
+    assert np.array_equal(found[:40] == 2, means[:40] >= 215)
+    part = opened(tmp_path, glass=glass).labels(Region(33, 7, 50, 40), Size(50, 40))
+    assert np.array_equal(part, found[7:47, 33:83])
+
+
+def test_the_working_grid_maps_image_and_labels_alike(tmp_path: Path) -> None:
+    """At half the spacing a working pixel is 2 x 2 of level 0; at two thirds the class at its centre counts."""
+    pixels, classes = write_scene(tmp_path)
+    spaced = card(kind="any", spacing=0.5, spacing_unit="um", spacing_range=[0.1, 1.0])
+    data = pairs_data(tmp_path, spacing=0.25)
+    image = open_labelled(find_pairs(data, "test")[0], data, spaced)
+    assert image.size == Size(40, 32)
+    assert np.array_equal(whole(image), classes[::2, ::2])
+    halved = pixels.reshape(32, 2, 40, 2, 3).mean((1, 3))
+    assert np.abs(image.pixels(Region(0, 0, 40, 32), Size(40, 32)) - halved).max() <= 0.5 + 1e-9
+    data = pairs_data(tmp_path, spacing=0.4)
+    image = open_labelled(find_pairs(data, "test")[0], data, spaced)
+    assert image.size == Size(64, 52)
+    centres = np.floor((np.arange(64) + 0.5) * 1.25).astype(int)
+    assert np.array_equal(whole(image)[:51], classes[np.ix_(centres[:51], centres)])
+
+
+def test_a_spacing_that_nobody_knows_is_refused_in_the_words_of_a_recipe(tmp_path: Path) -> None:
+    write_scene(tmp_path)
+    data = pairs_data(tmp_path)
+    spaced = card(spacing=0.5, spacing_unit="um", spacing_range=[0.1, 1.0])
+    with pytest.raises(SpacingMismatch) as caught:
+        open_labelled(find_pairs(data, "test")[0], data, spaced)
+    assert "data.spacing" in caught.value.hint and "--" not in caught.value.hint
+
+
+def test_bands_and_rescale_of_a_recipe_reach_the_image(tmp_path: Path) -> None:
+    grey = np.arange(80, dtype=np.uint16).reshape(8, 10) * 500
+    save(tmp_path / "images/0.png", grey)
+    save(tmp_path / "labels/0.png", np.zeros((8, 10), np.uint8))
+    image = opened(tmp_path, bands=[1, 1, 1], rescale=(0, 40_000))
+    shown = image.pixels(Region(0, 0, 10, 8), Size(10, 8))
+    expected = np.floor(grey.astype(float) * 255 / 40_000 + 0.5)
+    assert np.array_equal(shown, np.repeat(expected[..., None], 3, axis=2))
+    with pytest.raises(BandsMismatch) as caught:
+        opened(tmp_path)
+    assert "data.bands" in caught.value.hint and "data.rescale" in caught.value.hint
+
+
+def test_pixels_without_data_are_not_labelled(tmp_path: Path) -> None:
+    pixels = np.full((8, 10, 4), 200, np.uint8)
+    pixels[:, 6:, 3] = 0
+    save(tmp_path / "images/0.png", pixels)
+    save(tmp_path / "labels/0.png", np.ones((8, 10), np.uint8))
+    image = opened(tmp_path)
+    assert (whole(image)[:, :6] == 1).all() and (whole(image)[:, 6:] == IGNORE).all()
+    assert (image.pixels(Region(0, 0, 10, 8), Size(10, 8))[:, 6:] == 128).all()
+
+
+def test_pairs_travel_to_other_processes(tmp_path: Path) -> None:
+    write_scene(tmp_path)
+    pair = find_pairs(pairs_data(tmp_path), "train")[0]
+    assert pickle.loads(pickle.dumps(pair)) == pair
+
+
+def test_a_large_window_is_read_in_pieces(tmp_path: Path) -> None:
+    """A thumbnail of 36 Mpx takes a small part of the memory that the image would."""
+    path = tmp_path / "images/0.tif"
+    path.parent.mkdir(parents=True)
+    profile = {"width": 6000, "height": 6000, "count": 3, "dtype": "uint8", "transform": rasterio.Affine.scale(2, -2)}
+    with rasterio.open(path, "w", "GTiff", **profile, tiled=True, compress="deflate", photometric="RGB") as file:
+        for row in range(0, 6000, 1000):
+            file.write(np.full((3, 1000, 6000), row // 40, np.uint8), window=Window(0, row, 6000, 1000))
+    save(tmp_path / "labels/0.png", np.zeros((6000, 6000), np.uint8))
+    scenes = [{"images": "images/*.tif", "labels": "labels/*.png"}]
+    data = pairs_data(tmp_path, train=scenes)
+    image = open_labelled(find_pairs(data, "train")[0], data, CARD, memory_bytes=4_000_000)
+    tracemalloc.start()
+    thumbnail = image.thumbnail(Size(750, 750))
+    coarse = image.present
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert coarse == [0] and (thumbnail[:125] == 0).all() and (thumbnail[-125:] == 125).all()
+    assert peak < 60_000_000
