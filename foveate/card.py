@@ -59,7 +59,7 @@ def read_card(directory: Path) -> BundleCard:
         place = ".".join(str(part) for part in first["loc"]) or "the card"
         _refuse(
             f"{directory / CARD_FILE}: {place}: {first['msg']}",
-            "correct bundle.json (docs/bundles.md lists every field)",
+            "correct bundle.json (docs/models.md lists every field)",
         )
     _check_contract(card, directory / CARD_FILE)
     return card
