@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.metrics import count_classes, foveation_map, foveation_mse, gold_standard, normalised_map
+from model.metrics import (
+    ClassCounts,
+    Reliability,
+    class_iou,
+    confusion,
+    count_classes,
+    foveation_map,
+    foveation_mse,
+    gold_standard,
+    normalised_map,
+)
 
 PREDICTED = np.array([[0, 0, 1], [1, 2, 0]])
 LABEL = np.array([[0, 1, 1], [9, -1, 0]])
@@ -78,3 +88,38 @@ def test_gold_standard() -> None:
 
 def test_mse_compares_normalised_maps() -> None:
     assert foveation_mse(np.array([[100.0, 500.0]]), np.array([[500.0, 300.0]]), (100, 500)) == pytest.approx(0.625)
+
+
+def test_confusion_gives_the_same_counts() -> None:
+    label = np.where(LABEL < 0, 9, LABEL)
+    found = ClassCounts.of_confusion(confusion(PREDICTED, label, 4, ignore=9))
+    wanted = count_classes(PREDICTED, LABEL, 4, ignore=9)
+    assert found.iou.tolist() == wanted.iou.tolist() and found.recall.tolist() == wanted.recall.tolist()
+    assert (found.correct, found.judged) == (wanted.correct, wanted.judged)
+
+
+def test_mean_over_some_classes() -> None:
+    counts = count_classes(PREDICTED, LABEL, 4, ignore=9)
+    assert counts.mean_iou(over=[1, 2]) == pytest.approx(1 / 2)
+    assert math.isnan(counts.mean_iou(over=[3]))
+
+
+def test_iou_of_many_confusions() -> None:
+    iou = class_iou(np.array([[[3, 1], [0, 0]], [[0, 0], [0, 2]]]))
+    assert iou[0] == pytest.approx([3 / 4, 0])
+    assert math.isnan(iou[1, 0]) and iou[1, 1] == 1
+
+
+def test_calibration_by_hand() -> None:
+    # Bins are a fifteenth wide: three pixels at 0.9 of which one is right, one at 0.5 that is right.
+    found = Reliability.of(np.array([0.9, 0.9, 0.9, 0.5]), np.array([True, False, False, True]))
+    assert found.expected_error == pytest.approx(3 / 4 * abs(1 / 3 - 0.9) + 1 / 4 * 0.5)
+    assert found.pixels[13] == 3 and found.correct[13] == 1 and found.pixels[7] == 1
+    assert (found + found).expected_error == pytest.approx(found.expected_error)
+    assert math.isnan(Reliability.empty().expected_error)
+
+
+@pytest.mark.parametrize("confidence", [1 / 3, 1.0])
+def test_sure_and_right_is_calibrated_only_at_one(confidence: float) -> None:
+    found = Reliability.of(np.full(5, confidence, np.float32), np.ones(5, bool))
+    assert found.expected_error == pytest.approx(1 - confidence, abs=1e-6)
