@@ -89,7 +89,8 @@ def is_geojson(path: Path) -> bool:
 def read_polygons(path: Path, like: ImageInfo) -> Polygons:
     """The polygons of a FeatureCollection, a Feature or a list of Features, brought to level-0 pixels of `like`.
 
-    ImageUnreadable names the file and the feature that is no polygon, has no class name, or lies nowhere.
+    ImageUnreadable names the file and the feature that is no polygon, has no class name or cannot be placed, and the
+    file of which no polygon at all lies on the image.
     """
     to_pixels = _Unplacing.of(like)
     shapes, names = [], []
@@ -98,6 +99,12 @@ def read_polygons(path: Path, like: ImageInfo) -> Polygons:
         shape = _polygon(feature, what)
         shapes.append(shape if to_pixels is None else to_pixels.shape(shape, what))
         names.append(_class_name(feature, what))
+    image = shapely.box(0, 0, like.width, like.height)
+    if shapes and not shapely.intersects(shapes, image).any():
+        raise ImageUnreadable(
+            f"{path}: none of its {len(shapes)} polygons lies on {like.name} of {like.width} x {like.height} px",
+            hint="Pair images with their own polygons: level-0 pixels, longitude and latitude where it has a place.",
+        )
     return Polygons(tuple(shapes), tuple(names))
 
 
@@ -167,24 +174,19 @@ class _Unplacing:
 
     def shape(self, shape: shapely.Geometry, what: str) -> shapely.Geometry:
         try:
-            pixels = shapely.transform(shapely.force_2d(shape), self._pixels)
+            return shapely.transform(shapely.force_2d(shape), self._pixels)
         except ProjError as error:
-            raise _nowhere(what, str(error)) from error
-        if not np.isfinite(shapely.get_coordinates(pixels)).all():
-            raise _nowhere(what, "its corners have no place in the image's system")
-        return pixels
+            raise ImageUnreadable(
+                f"{what} cannot be placed on the image: {error}",
+                hint="Polygons on a georeferenced image are longitude and latitude (RFC 7946).",
+            ) from error
 
     def _pixels(self, degrees: NDArray[np.float64]) -> NDArray[np.float64]:
         x, y = self._to_ground.transform(degrees[:, 0], degrees[:, 1])
+        if not np.isfinite([x, y]).all():
+            raise ProjError("a corner has no place in the image's system")
         rows, columns = self._to_pixels.rowcol(x, y, op=float)
         return np.stack([np.asarray(columns, np.float64), np.asarray(rows, np.float64)], axis=1)
-
-
-def _nowhere(what: str, reason: str) -> ImageUnreadable:
-    return ImageUnreadable(
-        f"{what} cannot be placed on the image: {reason}",
-        hint="Polygons on a georeferenced image are longitude and latitude (RFC 7946).",
-    )
 
 
 def _described(like: ImageInfo, dtype: str) -> ImageInfo:
