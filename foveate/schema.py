@@ -161,7 +161,7 @@ class ImageInfo(Wire):
     driver: str
     """The format, in the reader's words: "aperio", "GTiff", "JPEG"…"""
     reader: str
-    """The library that reads it: "openslide", "rasterio", "tifffile", "wsidicom" or "pillow"."""
+    """The library that reads it: "openslide", "rasterio", "tifffile", "wsidicom", "pillow"; "direct": none."""
     width: int
     height: int
     levels: list[LevelInfo]

@@ -37,11 +37,15 @@ class ChunkCache(Generic[V]):
             self._fill(key, future, compute)
         return future.result()
 
-    def clear(self) -> None:
-        """Forget all that is finished; what is being computed stays."""
+    def drop(self, unwanted: Callable[[Hashable], bool]) -> None:
+        """Forget what is finished and `unwanted`; what is being computed stays."""
         with self._lock:
-            for key in [key for key, future in self._entries.items() if future.done()]:
+            for key in [key for key, future in self._entries.items() if future.done() and unwanted(key)]:
                 self._bytes -= self._size_of(self._entries.pop(key).result())
+
+    def clear(self) -> None:
+        """Forget all that is finished."""
+        self.drop(lambda key: True)
 
     def _fill(self, key: Hashable, future: "Future[V]", compute: Callable[[], V]) -> None:
         try:

@@ -54,7 +54,8 @@ class ImageRef:
     sidecars: bool = True
     """Whether .ovr, .msk and .aux.xml beside the file may be read: a local user's yes, an uploader's no."""
     reader: str | None = None
-    """The reader that was chosen, so that one job uses one reader; None: choose."""
+    """The reader that was chosen, so that one job uses one reader; None: choose. "direct" stands for the file's own
+    reader with tiles decoded past it, where that can be done (`raster.direct`)."""
 
 
 def spelled(level: int, region: Region) -> str:
@@ -70,6 +71,9 @@ _MODULES = {
     "pillow": "raster.picture",
 }
 """Readers are imported when they are tried: each brings a library of its own."""
+_DIRECT = "direct"
+_PLAIN_DRIVERS = frozenset({"aperio", "GTiff"})
+"""What `raster.direct` may take over."""
 _PROOF_SIDE = 64
 
 
@@ -81,9 +85,11 @@ def open_image(ref: ImageRef, limits: Limits = Limits()) -> RasterImage:  # noqa
     """
     path = local_path(ref.path)
     failures: list[tuple[str, ImageError]] = []
-    for reader in [ref.reader] if ref.reader else _candidates(path, limits):
+    faster = ref.reader in (None, _DIRECT)
+    for reader in _candidates(path, limits) if ref.reader is None or faster else [ref.reader]:
         try:
-            return _proven(_reader(reader)(path, sidecars=ref.sidecars, limits=limits))
+            image = _proven(_reader(reader)(path, sidecars=ref.sidecars, limits=limits))
+            return _directly(path, image, limits, faster)
         except (ImageLimits, ImageMissing):
             raise
         except ImageError as error:
@@ -144,6 +150,16 @@ def _reader(name: str) -> Callable[..., RasterImage]:
         raise ImageUnsupported(f"{name!r} is no reader", hint=f"Choose one of {', '.join(_MODULES)}, or none.")
     opener: Callable[..., RasterImage] = importlib.import_module(_MODULES[name]).open_file
     return opener
+
+
+def _directly(path: Path, image: RasterImage, limits: Limits, wanted: bool) -> RasterImage:
+    """`image`, or its tiles read past its library; only TIFFs have a page or two to look at."""
+    if image.info.driver not in _PLAIN_DRIVERS:
+        return image
+    faster: RasterImage = importlib.import_module("raster.direct").direct_or_reference(
+        path, image, limits, wanted=wanted
+    )
+    return faster
 
 
 def _proven(image: RasterImage) -> RasterImage:

@@ -7,7 +7,7 @@ scale). A plane pixel depends on its place alone, never on who asked for it: mas
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +26,9 @@ LEVEL_TOLERANCE = 1.02
 """A level may be this much coarser than asked: real slides have downsamples such as 4.0003."""
 FAR = 8.0
 """Beyond this ratio to the nearest level, halved levels are made on the way, so that a chunk needs few pixels."""
-_CHUNK = 512
+_CHUNK = 256
+"""Side of a plane's chunks, and about the least of a level's, which are whole tiles of the file."""
+_LEAST = 200
 _DAMAGE_SHARE = 0.01
 
 
@@ -64,6 +66,20 @@ class Sample:
         return self.values.nbytes + (0 if self.valid is None else self.valid.nbytes)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """What a region of a plane is resampled from: `box` and `wanted`, in pixels of `plane`.
+
+    `plane` is the file's level `level`, or that level halved so many times.
+    """
+
+    level: int
+    halvings: int
+    plane: Plane
+    box: tuple[float, float, float, float]
+    wanted: Region
+
+
 class Source:
     """One image through one band plan; thread-safe, a file handle a thread; `close` ends all of them.
 
@@ -93,9 +109,9 @@ class Source:
     def read(self, plane: Plane, region: Region) -> Sample:
         """The pixels of `region` of `plane`; what lies outside the image is fill, and not valid."""
         level = self.level_for(plane.scale)
-        if self.info.levels[level].downsample == plane.scale and plane.origin == (0.0, 0.0):
+        if self._is_level(level, plane):
             return self._read_level(level, region)
-        chunks = [(part, self._plane_chunk(plane, part)) for part in _chunks_under(region, _CHUNK // 2, _CHUNK // 2)]
+        chunks = [(part, self._plane_chunk(plane, part)) for part in _chunks_under(region, _CHUNK, _CHUNK)]
         return self._gather(region, chunks)
 
     def read_once(self, plane: Plane, region: Region) -> Sample:
@@ -123,6 +139,23 @@ class Source:
             decoded, self._pixels_decoded = self._pixels_decoded, 0
         return decoded
 
+    def reach(self, plane: Plane, region: Region, *, once: bool = False) -> Region:
+        """The level-0 rectangle that meets every chunk which `read` (`read_once`, if `once`) of `region` may touch.
+
+        For `release`: what lies outside the reach of all that is still to be read need not be kept.
+        """
+        level = self.level_for(plane.scale)
+        if self._is_level(level, plane):
+            return Region.snapped_out(*plane.box_l0(region))
+        step = self._step(plane, region if once else _whole_chunks(region))
+        if step.halvings:
+            return self.reach(step.plane, step.wanted)
+        return Region.snapped_out(*step.plane.box_l0(step.wanted))
+
+    def release(self, needed: Sequence[Region]) -> None:
+        """Forget the chunks that meet none of the level-0 rectangles `needed`."""
+        self._cache.drop(lambda key: not any(_meets(self._box_l0(key), region) for region in needed))
+
     def forget(self) -> None:
         """Give the cached chunks' memory back; they are computed again when somebody asks."""
         self._cache.clear()
@@ -132,6 +165,12 @@ class Source:
             for handle in self._handles:
                 handle.close()
             self._handles.clear()
+
+    def _box_l0(self, key: Any) -> tuple[float, float, float, float]:
+        """Where a chunk of the cache lies in level 0."""
+        grid, part = key
+        plane = grid if isinstance(grid, Plane) else Plane(self.info.levels[grid].downsample)
+        return plane.box_l0(part)
 
     def _handle(self) -> RasterImage:
         handle: RasterImage | None = getattr(self._local, "handle", None)
@@ -148,25 +187,31 @@ class Source:
 
     def _resample(self, plane: Plane, region: Region) -> Sample:
         """A region of a plane from the pixels one step finer: a level of the file, or a halved level of our own."""
-        level = self.level_for(plane.scale)
-        finer_scale = self.info.levels[level].downsample
-        ratio = (plane.scale[0] / finer_scale[0], plane.scale[1] / finer_scale[1])
-        halvings = math.floor(math.log2(min(ratio) / 2)) if min(ratio) >= FAR else 0
-        finer_scale = (finer_scale[0] * 2**halvings, finer_scale[1] * 2**halvings)
-        x0, y0, x1, y1 = plane.box_l0(region)
-        box = (x0 / finer_scale[0], y0 / finer_scale[1], x1 / finer_scale[0], y1 / finer_scale[1])
-        wanted = footprint(box, (ratio[0] / 2**halvings, ratio[1] / 2**halvings))
-        finer = self.read(Plane(finer_scale), wanted) if halvings else self._read_level(level, wanted)
-        values = resample(finer.values, wanted, box, region.size)
-        valid = None if finer.valid is None else resample(finer.valid, wanted, box, region.size)
+        step = self._step(plane, region)
+        finer = self.read(step.plane, step.wanted) if step.halvings else self._read_level(step.level, step.wanted)
+        values = resample(finer.values, step.wanted, step.box, region.size)
+        valid = None if finer.valid is None else resample(finer.valid, step.wanted, step.box, region.size)
         return Sample(values, valid, finer.damaged)
+
+    def _step(self, plane: Plane, region: Region) -> _Step:
+        level = self.level_for(plane.scale)
+        scale = self.info.levels[level].downsample
+        ratio = (plane.scale[0] / scale[0], plane.scale[1] / scale[1])
+        halvings = math.floor(math.log2(min(ratio) / 2)) if min(ratio) >= FAR else 0
+        scale = (scale[0] * 2**halvings, scale[1] * 2**halvings)
+        x0, y0, x1, y1 = plane.box_l0(region)
+        box = (x0 / scale[0], y0 / scale[1], x1 / scale[0], y1 / scale[1])
+        wanted = footprint(box, (ratio[0] / 2**halvings, ratio[1] / 2**halvings))
+        return _Step(level, halvings, Plane(scale), box, wanted)
+
+    def _is_level(self, level: int, plane: Plane) -> bool:
+        return self.info.levels[level].downsample == plane.scale and plane.origin == (0.0, 0.0)
 
     # --- levels ---------------------------------------------------------------------------------------------------
 
     def _read_level(self, level: int, region: Region) -> Sample:
         info = self.info.levels[level]
         width, height = (_whole_tiles(tile) for tile in info.tile)
-        level_region = Region(0, 0, info.width, info.height)
         level_region = Region(0, 0, info.width, info.height)
         parts = [p.intersection(level_region) for p in _chunks_under(region.intersection(level_region), width, height)]
         chunks = [(part, self._cache.get((level, part), partial(self._decode, level, part))) for part in parts]
@@ -244,8 +289,19 @@ def check_damage(damaged: list[Region], info: ImageInfo, reason: str) -> None:
         )
 
 
+def _whole_chunks(region: Region) -> Region:
+    """The chunks of a plane under `region`, together."""
+    x0, y0 = (k // _CHUNK * _CHUNK for k in (region.x, region.y))
+    x1, y1 = (-(-k // _CHUNK) * _CHUNK for k in (region.x1, region.y1))
+    return Region.between(x0, y0, x1, y1)
+
+
+def _meets(box: tuple[float, float, float, float], region: Region) -> bool:
+    return box[0] < region.x1 and region.x < box[2] and box[1] < region.y1 and region.y < box[3]
+
+
 def _whole_tiles(tile: int) -> int:
-    return tile * math.ceil(_CHUNK / tile)
+    return tile * math.ceil(_LEAST / tile)
 
 
 def _chunks_under(region: Region, width: int, height: int) -> Iterator[Region]:

@@ -1,9 +1,11 @@
 """From the plan to padded batches of patches, read ahead of the network by other threads, in lattice order."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -58,16 +60,28 @@ def groups(plan: Plan, block: Block, batch: int) -> Iterator[list[Shot]]:
 
 
 class PatchReader:
-    """Reads the patches of one image on one lattice; safe to use from several threads."""
+    """Reads the patches of one image on one lattice; safe to use from several threads.
+
+    Blocks should come in their own order, row by row: the source then keeps what a later block will read again, and
+    nothing else. Another order costs decoding, not correctness.
+    """
 
     def __init__(self, source: Source, grid: WorkingGrid, lattice: Lattice, placement: Placement) -> None:
         self._source = source
         self._grid = grid
         self._lattice = lattice
         self._placement = placement
+        self._lock = Lock()
+        self._reading: Counter[Block] = Counter()
+        self._newest: Block | None = None
+        self._oldest: Block | None = None
 
     def read(self, block: Block, group: list[Shot], batch: int) -> tuple[PatchBatch, frozenset[Region]]:
         """The group padded to `batch` patches, and the level-0 regions of damage that were met."""
+        with self._on(block):
+            return self._read(block, group, batch)
+
+    def _read(self, block: Block, group: list[Shot], batch: int) -> tuple[PatchBatch, frozenset[Region]]:
         samples = [[self.patch(shot.column, shot.row, fov) for fov in shot.fovs] for shot in group]
         pixels = np.stack([np.stack([sample.values for sample in fovs]) for fovs in samples])
         corner = self._placement.support(block)
@@ -84,6 +98,51 @@ class PatchReader:
         )
         return made, damaged
 
+    @contextmanager
+    def _on(self, block: Block) -> Iterator[None]:
+        """Notes that a block is being read; as soon as an older one no longer is, the source may forget its part."""
+        with self._lock:
+            self._reading[block] += 1
+            self._newest = block if self._newest is None else max(self._newest, block, key=_place)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reading[block] -= 1
+                self._reading = +self._reading
+                oldest = min((*self._reading, self._newest), key=_place)
+                advanced, self._oldest = oldest != self._oldest, oldest
+            if advanced:
+                self._source.release(self._still_read(oldest))
+
+    def _still_read(self, block: Block) -> list[Region]:
+        """The level-0 rectangles under the patches of `block` and all later ones: its row's rest, the rows below."""
+        whole = Region.of(self._grid.image)
+        own = self._reach(block)
+        needed = [Region.between(own.x, own.y, whole.x1, own.y1)]
+        if block.row + 1 < len(self._placement.blocks.row_spans):
+            below = self._reach(self._placement.blocks.at(block.row + 1, block.column))
+            needed.append(Region.between(whole.x, below.y, whole.x1, whole.y1))
+        return needed
+
+    def _reach(self, block: Block) -> Region:
+        """The level-0 rectangle under all that the patches of `block` may read, whatever field of view they have."""
+        reaches = []
+        for fov in range(len(self._lattice.fovs)):
+            first = self._window(block.columns[0], block.rows[0], fov)
+            last = self._window(block.columns[-1], block.rows[-1], fov)
+            region = Region.between(first.x, first.y, last.x1, last.y1)
+            reaches.append(self._source.reach(self.plane(fov), region, once=not self._lattice.aligned))
+        return Region.between(
+            min(r.x for r in reaches), min(r.y for r in reaches), max(r.x1 for r in reaches), max(r.y1 for r in reaches)
+        )
+
+    def _window(self, column: int, row: int, fov: int) -> Region:
+        """The pixels of the field of view's own plane that a cell sees; of unaligned lattices those that it touches."""
+        lattice, P = self._lattice, self._lattice.patch
+        x, y = (k * lattice.stride * P // lattice.fovs[fov] for k in (column, row))
+        return Region(x, y, P, P) if lattice.aligned else Region(x, y, P + 1, P + 1)
+
     def patch(self, column: int, row: int, fov: int) -> Sample:
         """(P, P, bands): the cell seen with the bank's field of view `fov`."""
         lattice, P = self._lattice, self._lattice.patch
@@ -92,14 +151,17 @@ class PatchReader:
             corner = (column * lattice.stride, row * lattice.stride)
             own = Plane(plane.scale, tuple(o + c * r for o, c, r in zip(plane.origin, corner, self._grid.ratio)))  # type: ignore[arg-type]  # noqa: B905
             return self._source.read_once(own, Region(0, 0, P, P))
-        x, y = (k * lattice.stride * P // lattice.fovs[fov] for k in (column, row))
-        return self._source.read(plane, Region(x, y, P, P))
+        return self._source.read(plane, self._window(column, row, fov))
 
     def plane(self, fov: int) -> Plane:
         """The pixel grid of one field of view's resolution; pixel (0, 0) is the first of cell (0, 0)'s window."""
         side, P = self._lattice.fovs[fov], self._lattice.patch
         rx, ry = self._grid.ratio
         return Plane((side / P * rx, side / P * ry), ((P - side) / 2 * rx, (P - side) / 2 * ry))
+
+
+def _place(block: Block) -> tuple[int, int]:
+    return block.row, block.column
 
 
 def _padded(values: NDArray[Any], length: int) -> NDArray[Any]:

@@ -57,6 +57,9 @@ class TestInt16(ReaderContract):
 class TestOddLadder(ReaderContract):
     reader, path = "rasterio", GEO / "cog_dateline.tif"
 
+    def opened(self) -> RasterImage:
+        return open_image(ImageRef(self.path, reader=self.reader))
+
 
 class TestBgraUint16(ReaderContract):
     reader, path = "rasterio", GEO / "RGBA.uint16.tif"

@@ -144,7 +144,7 @@ def test_generic_pyramid_with_micrometres_is_a_slide_with_all_its_levels(tmp_pat
     pyramid(tmp_path / "a.tif", mpp=0.5)
     with closing(open_image(ImageRef(tmp_path / "a.tif"))) as image:
         info = image.info
-        assert (info.kind, info.reader, len(info.levels)) == ("slide", "rasterio", 3)
+        assert (info.kind, info.reader, len(info.levels)) == ("slide", "direct", 3)
         assert info.spacing is not None
         assert info.spacing.x == pytest.approx(0.5)
         assert info.spacing.unit == "um"

@@ -1,0 +1,177 @@
+"""Plain tiled TIFFs and Aperio slides tile by tile, without the library that describes them: several times as fast.
+
+The library stays the reference. It says what the file is (levels, spacing, bounds, no data), and once per file a few
+tiles read both ways must agree; if they do not, the file is read by the reference. Tiles that a sparse file does not
+store are the reference's business as well, and so are slides with such holes.
+
+Levels lie as their dimensions say: pixel (i, j) of a level of w x h covers [i W/w, (i + 1) W/w) x [j H/h, (j + 1) H/h)
+of level 0, W x H. OpenSlide can be asked for whole level-0 positions only, and blends two pixels of a level wherever
+its downsample is not whole.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.errors import ImageUnreadable
+from foveate.schema import ImageInfo
+from raster.agreement import disagreement
+from raster.geometry import Region, Size
+from raster.image import Pixels, RasterImage, spelled
+from raster.limits import Limits
+from raster.tiles import TiledPage, tiled_pages
+
+READER = "direct"
+_DTYPES = frozenset({"uint8", "uint16"})
+_SEED_BYTES = 1 << 20
+_MOST_VERDICTS = 256
+_verdicts: dict[tuple[Path, int, int, str], str | None] = {}
+"""Why a file is not read directly, or None, by path, time, length and reference: every handle gets the same answer."""
+
+
+@runtime_checkable
+class Described(RasterImage, Protocol):
+    """An image whose warnings can be replaced."""
+
+    def annotate(self, notes: list[str]) -> None: ...
+
+
+class DirectImage:
+    """The tiles of `pages`, one page a level, described by `reference`, which it closes."""
+
+    def __init__(self, path: Path, reference: RasterImage, pages: tuple[TiledPage, ...]) -> None:
+        self._path, self._reference, self._pages = path, reference, pages
+        self._info = reference.info.model_copy(update={"reader": READER})
+        self._file: int | None = os.open(path, os.O_RDONLY)
+
+    @property
+    def info(self) -> ImageInfo:
+        return self._info
+
+    def read(self, level: int, region: Region) -> Pixels:
+        page, bands = self._pages[level], len(self._info.bands)
+        samples = np.empty((region.height, region.width, page.samples), page.dtype.newbyteorder("="))
+        missing: list[Region] = []
+        for row in range(region.y // page.tile.height, -(-region.y1 // page.tile.height)):
+            for column in range(region.x // page.tile.width, -(-region.x1 // page.tile.width)):
+                wanted = page.place(column, row).intersection(region)
+                if not self._put(samples, level, column, row, wanted, region):
+                    missing.append(wanted)
+        values = samples if bands == page.samples else np.ascontiguousarray(samples[..., :bands])
+        valid = self._valid(level, region, samples)
+        for part in missing:
+            filled = self._reference.read(level, part)
+            values[part.slices(region.x, region.y)] = filled.values
+            if valid is not None and filled.valid is not None:
+                valid[part.slices(region.x, region.y)] = filled.valid
+        return Pixels(values, valid)
+
+    def read_valid(self, level: int, region: Region) -> NDArray[np.bool_] | None:
+        if self._info.validity == "none":
+            return None
+        if self._info.validity == "mask":
+            return self._reference.read_valid(level, region)
+        return self.read(level, region).valid
+
+    def close(self) -> None:
+        self.release()
+        self._reference.close()
+
+    def release(self) -> None:
+        """Close this image's own file, not the reference."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    def _put(self, samples: NDArray[Any], level: int, column: int, row: int, wanted: Region, region: Region) -> bool:
+        """Decode the tile into its place in `samples`; False if the file stores none, in one of its planes or all."""
+        page = self._pages[level]
+        rows, columns = wanted.slices(region.x, region.y)
+        inside = wanted.slices(column * page.tile.width, row * page.tile.height)
+        for plane in range(page.planes):
+            index = (plane * page.down + row) * page.across + column
+            count = int(page.counts[index])
+            if not count:
+                return False
+            block = self._decoded(level, index, count, wanted)
+            part = slice(None) if page.planes == 1 else slice(plane, plane + 1)
+            samples[rows, columns, part] = block[inside]
+        return True
+
+    def _decoded(self, level: int, index: int, count: int, wanted: Region) -> NDArray[Any]:
+        page = self._pages[level]
+        assert self._file is not None, "closed"
+        try:
+            data = os.pread(self._file, count, int(page.offsets[index]))
+            if len(data) < count:
+                raise EOFError(f"the file ends {count - len(data)} bytes before the tile does")
+            return page.decode(data)
+        except Exception as error:
+            raise ImageUnreadable(
+                f"{self._path.name}: {spelled(level, wanted)} cannot be decoded: {error or type(error).__name__}",
+                hint="The image is damaged or cut short; copy or export it again.",
+            ) from error
+
+    def _valid(self, level: int, region: Region, samples: NDArray[Any]) -> NDArray[np.bool_] | None:
+        if self._info.validity == "none":
+            return None
+        if self._info.validity == "mask":
+            return self._reference.read_valid(level, region)
+        if self._info.validity == "alpha":
+            return np.asarray(samples[..., -1] > 0)
+        return np.asarray((samples != self._info.nodata).any(axis=2))
+
+
+def direct_or_reference(path: Path, reference: RasterImage, limits: Limits, *, wanted: bool) -> RasterImage:
+    """`reference`, which has opened `path`; or, if `wanted`, a faster image in its place where one can be trusted.
+
+    A file whose tiles come out differently is left to the reference, and says so in its warnings.
+    """
+    info = reference.info
+    pages = _pages(path, info, limits)
+    if pages is None or not isinstance(reference, Described):
+        return reference
+    direct = DirectImage(path, reference, pages)
+    stat = path.stat()
+    key = (path, stat.st_mtime_ns, stat.st_size, info.reader)
+    if key not in _verdicts:
+        if len(_verdicts) >= _MOST_VERDICTS:
+            _verdicts.clear()
+        _verdicts[key] = disagreement(direct, reference, pages, _seed(path))
+    reason = _verdicts[key]
+    if reason is None and wanted:
+        return direct
+    direct.release()
+    if reason is not None:
+        reference.annotate([*info.warnings, f"its tiles are not read directly, but by {info.reader}: {reason}"])
+    return reference
+
+
+def _pages(path: Path, info: ImageInfo, limits: Limits) -> tuple[TiledPage, ...] | None:
+    """The pages of the file's levels, if the reference would do nothing with their samples but hand them over."""
+    whole_nodata = info.nodata is not None and info.nodata.is_integer()
+    if info.dtype not in _DTYPES or info.frame == "exif-oriented":
+        return None
+    if info.validity == "bounds" or (info.validity == "nodata" and not whole_nodata):
+        return None
+    samples = len(info.bands) + (info.validity == "alpha")
+    pages = tiled_pages(path, [Size(level.width, level.height) for level in info.levels], samples)
+    if pages is None or pages[0].dtype.newbyteorder("=") != info.dtype:
+        return None
+    if info.reader == "openslide" and any((page.counts == 0).any() for page in pages):
+        # Scanners' holes spoil the coarser tiles above them; OpenSlide draws all of these anew from finer ones.
+        return None
+    return pages if all(page.tile_bytes <= limits.block_bytes for page in pages) else None
+
+
+def _seed(path: Path) -> int:
+    """The same for the same file, whatever its name."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_SEED_BYTES))
+        file.seek(max(0, path.stat().st_size - _SEED_BYTES))
+        digest.update(file.read())
+    return int.from_bytes(digest.digest()[:8], "big")

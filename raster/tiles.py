@@ -1,0 +1,155 @@
+"""The tiles of a plain tiled TIFF, found once by their offsets and decoded one by one, bit for bit as they are stored.
+
+Plain is what needs no knowledge of a vendor: 8 or 16 bits, one to four samples, JPEG (with shared tables, RGB or
+YCbCr), deflate, LZW, zstd or nothing, with or without horizontal differencing (TIFF 6.0 sections 13 to 15, TIFF
+Technical Note 2 for JPEG). Decoding holds no lock of Python's, so threads decode side by side.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import simplejpeg
+import tifffile
+from numpy.typing import NDArray
+
+from raster.geometry import Region, Size
+
+_JPEG = 7
+_MASK_SUBFILE = 4
+_EXPAND: dict[int, Callable[..., bytes | bytearray]] = {
+    1: lambda data, out: data[:out],
+    5: imagecodecs.lzw_decode,
+    8: imagecodecs.deflate_decode,
+    32946: imagecodecs.deflate_decode,
+    50000: imagecodecs.zstd_decode,
+}
+"""Decoders by TIFF's number of the compression; none writes more than the `out` bytes that a tile has."""
+_PREDICTORS = (1, 2)
+_PHOTOMETRIC_BLACK, _PHOTOMETRIC_RGB, _PHOTOMETRIC_YCBCR = 1, 2, 6
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+"""Adobe's APP14 marker but its last byte: 0, the samples are RGB; 1, they are YCbCr (ITU-T T.872, 6.5.3)."""
+
+
+@dataclass(frozen=True)
+class TiledPage:
+    """One level's tiles: `offsets` and `counts` (tiles,) int64 in bytes, planes after one another, row by row."""
+
+    size: Size
+    tile: Size
+    samples: int
+    planes: int
+    """1: a tile holds all samples of its pixels; else as many as samples, and each of its tiles holds one."""
+    dtype: np.dtype[Any]
+    """With the file's byte order."""
+    compression: int
+    differenced: bool
+    jpeg_head: bytes
+    """What stands before a JPEG tile's own data: its colours and the tables that tiles share."""
+    offsets: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @property
+    def tile_bytes(self) -> int:
+        """Of a decoded tile, all samples."""
+        return self.tile.area * self.samples * self.dtype.itemsize
+
+    @property
+    def across(self) -> int:
+        return -(-self.size.width // self.tile.width)
+
+    @property
+    def down(self) -> int:
+        return -(-self.size.height // self.tile.height)
+
+    def place(self, column: int, row: int) -> Region:
+        """The pixels of a tile that lie inside the level."""
+        width, height = self.tile.width, self.tile.height
+        return Region(column * width, row * height, width, height).intersection(Region.of(self.size))
+
+    def decode(self, data: bytes) -> NDArray[Any]:
+        """One stored tile as (height, width, samples), or (height, width, 1) of a plane; any exception: damaged."""
+        depth = self.samples if self.planes == 1 else 1
+        shape = (self.tile.height, self.tile.width, depth)
+        if self.compression == _JPEG:
+            # Strict: libjpeg would make up the rest of a damaged tile and only warn.
+            pixels = simplejpeg.decode_jpeg(self.jpeg_head + data[2:], "GRAY" if depth == 1 else "RGB", strict=True)
+            if pixels.shape != shape:
+                raise ValueError(f"a tile of shape {pixels.shape} where {shape} is declared")
+            return np.asarray(pixels)
+        wanted = self.dtype.itemsize * self.tile.area * depth
+        stored = _EXPAND[self.compression](data, out=wanted)
+        if len(stored) < wanted:
+            raise ValueError(f"a tile of {len(stored)} bytes where {wanted} are declared")
+        values = np.frombuffer(stored, self.dtype).reshape(shape)
+        values = values.astype(self.dtype.newbyteorder("="), copy=False)
+        return np.asarray(imagecodecs.delta_decode(values, axis=1)) if self.differenced else values
+
+
+def tiled_pages(path: Path, sizes: Iterable[Size], samples: int) -> tuple[TiledPage, ...] | None:
+    """The page of each level, by its size; None if one is missing, stands there twice, or is not plain.
+
+    `samples` is the number that a pixel has. What the file holds is kept, for the handles of other threads.
+    """
+    stat = path.stat()
+    pages = _pages(path, stat.st_mtime_ns, stat.st_size)
+    found = []
+    for size in sizes:
+        fitting = [page for page in pages if page is not None and page.size == size]
+        if len(fitting) != 1 or fitting[0].samples != samples:
+            return None
+        found.append(fitting[0])
+    same = len({(page.samples, page.dtype) for page in found}) == 1
+    return tuple(found) if same else None
+
+
+@functools.lru_cache(maxsize=2)
+def _pages(path: Path, modified_ns: int, length: int) -> tuple[TiledPage | None, ...]:
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as file:
+            keys: list[Any] = [page.keyframe for page in file.pages]
+            return tuple(
+                _plain(page, key)
+                for page, key in zip(file.pages, keys, strict=True)
+                if not key.subfiletype & _MASK_SUBFILE
+            )
+    except Exception:
+        # Whatever is odd about the file, its reference reader will say so in its own words.
+        return ()
+
+
+def _plain(page: Any, key: Any) -> TiledPage | None:
+    """`page`, described by its key frame, if it is plain."""
+    separate = key.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+    compression, samples = int(key.compression), int(key.samplesperpixel)
+    photometric, predictor = int(key.photometric), int(key.predictor)
+    jpeg = compression == _JPEG
+    colours = (_PHOTOMETRIC_BLACK, _PHOTOMETRIC_RGB, *([_PHOTOMETRIC_YCBCR] if jpeg else []))
+    holds = (
+        key.is_tiled,
+        key.bitspersample in ((8,) if jpeg else (8, 16)),
+        key.dtype is not None and key.dtype.kind == "u",
+        key.imagedepth == 1 and key.tiledepth == 1 and key.fillorder == 1,
+        photometric in colours and predictor in _PREDICTORS,
+        jpeg or compression in _EXPAND,
+        not jpeg or (samples in (1, 3) and not separate and predictor == 1),
+    )
+    if not all(holds):
+        return None
+    tables = key.jpegtables or b"\xff\xd8\xff\xd9"
+    return TiledPage(
+        size=Size(int(key.imagewidth), int(key.imagelength)),
+        tile=Size(int(key.tilewidth), int(key.tilelength)),
+        samples=samples,
+        planes=samples if separate else 1,
+        dtype=np.dtype(f"{page.parent.byteorder}u{key.bitspersample // 8}"),
+        compression=compression,
+        differenced=predictor == 2,
+        jpeg_head=tables[:2] + _ADOBE + bytes([photometric == _PHOTOMETRIC_YCBCR]) + tables[2:-2],
+        offsets=np.asarray(page.dataoffsets, np.int64),
+        counts=np.asarray(page.databytecounts, np.int64),
+    )
