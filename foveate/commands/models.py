@@ -13,7 +13,7 @@ from foveate.bundles import bundle_of, copy_bundle, holds_smp, pack_bundle, unpa
 from foveate.card import read_card
 from foveate.client import Client
 from foveate.engine import engine
-from foveate.errors import OptionInvalid
+from foveate.errors import FoveateError, OptionInvalid
 from foveate.options import KeyOption
 from foveate.output import JsonFlag, print_result, print_table
 from foveate.schema import BundleCard
@@ -82,7 +82,11 @@ def add(
 ) -> None:
     """Verify a bundle and add it to the models of this machine (FOVEATE_DATA/models)."""
     with unpacked(source) as given, _as_bundle(given, card) as directory:
-        report = engine("model.bundle:verify_bundle")(directory)
+        try:
+            report = engine("model.bundle:verify_bundle")(directory)
+        except FoveateError as error:
+            # What was unpacked is gone in a moment; the user knows its source.
+            raise type(error)(error.message.replace(str(directory), str(source)), hint=error.hint) from error
         target = copy_bundle(directory, _settings().data / "models", replace=replace)
     licence = read_card(target).licence
     document = {"added": report.name, "directory": str(target), "licence": licence}

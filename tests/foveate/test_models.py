@@ -38,6 +38,19 @@ def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
         assert "foveate train" in printed.err.splitlines()[-1]
 
 
+def test_weights_that_do_not_suit_are_named_in_the_users_file(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_bundle(tmp_path / "one")
+    make_bundle(tmp_path / "other", bands=["gray"])
+    shutil.copy(tmp_path / "other" / "weights.safetensors", tmp_path / "one")
+    archive = tmp_path / "one.zip"
+    assert run(["models", "export", str(tmp_path / "one"), "--out", str(archive)]) == 0
+    assert run(["models", "add", str(archive)]) == 2
+    assert f"error: {archive}/weights.safetensors: tensor network.head.weight has shape" in capsys.readouterr().err
+    assert not data.exists()
+
+
 def test_a_card_belongs_to_a_folder_of_smp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     assert run(["models", "add", str(bundle), "--card", "card.json"]) == 2

@@ -116,6 +116,14 @@ def test_a_bundle_without_foveation(tmp_path: Path) -> None:
     assert verify_bundle(bundle.directory).foveation_parameters == 0
 
 
+@pytest.mark.parametrize("architecture", ["hrnet_w18", "upernet_resnet50"])
+def test_our_own_networks_make_bundles(tmp_path: Path, architecture: str) -> None:
+    options = {"width": 8} if architecture == "upernet_resnet50" else {}
+    network = {"library": "foveate", "architecture": architecture, "in_channels": 3, "options": options}
+    report = verify_bundle(written(tmp_path / "bundle", changed(network=network)))
+    assert report.network_parameters > 9_000_000
+
+
 def test_verify_reports_the_sizes(sound: Path) -> None:
     report = verify_bundle(sound)
     assert report.foveation_parameters == 6582, "the paper's count for three fields of view"
