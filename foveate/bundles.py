@@ -113,10 +113,12 @@ def pack_bundle(source: Path, archive: Path) -> None:
 def _progress(run: Path) -> str:
     """How far the losses of a run reach, in words."""
     try:
-        last = (run / _LOSSES).read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
+        text = (run / _LOSSES).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        last = ""
-    step = last.partition(",")[0]
+        text = ""
+    # A killed process may leave half a line.
+    whole = text[: text.rfind("\n") + 1].splitlines()
+    step = whole[-1].partition(",")[0] if whole else ""
     return f"{_LOSSES} ends at step {step}" if _STEP.fullmatch(step) else "no step is done yet"
 
 

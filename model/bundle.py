@@ -133,11 +133,15 @@ def save_bundle(
     stored = {name: _for_disk(name, tensor, half) for name, tensor in tensors.items()}
     text = _card_text(card)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / CARD_FILE).write_text(text + "\n", encoding="utf-8")
+    (directory / CARD_FILE).unlink(missing_ok=True)
     (directory / README_FILE).write_text(readme, encoding="utf-8")
     (directory / TRAINING_FILE).write_text(training_yaml, encoding="utf-8")
     save_file(stored, directory / WEIGHTS_FILE)
     (directory / WEIGHTS_FILE).chmod(0o644)  # safetensors leaves it to its owner alone; a service has another user
+    # Last and at once: a directory with a card is a whole bundle, whenever the process was killed.
+    scratch = directory / f".{CARD_FILE}"
+    scratch.write_text(text + "\n", encoding="utf-8")
+    scratch.replace(directory / CARD_FILE)
     bundle = load_bundle(directory)
     load_networks(bundle)
     return bundle

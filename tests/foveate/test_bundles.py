@@ -124,6 +124,7 @@ def test_a_finished_run_stands_for_its_bundle(bundle: Path, tmp_path: Path) -> N
     ("losses", "says"),
     [
         ("step,loss\n1,0.75\n2,0.5\n", r"losses\.csv ends at step 2"),
+        ("step,loss\n1,0.75\n2,0.5\n34", r"losses\.csv ends at step 2"),
         ("step,loss\n", "no step is done yet"),
         (None, "no step is done yet"),
     ],

@@ -102,6 +102,19 @@ def test_what_is_saved_in_full_precision_comes_back_exactly(tmp_path: Path) -> N
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+def test_a_directory_has_a_card_only_once_it_is_a_whole_bundle(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("model.bundle.save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        written(copy, changed(version="2"))
+    with pytest.raises(BundleUnknown):
+        load_bundle(copy)
+    monkeypatch.undo()
+    assert "files" in verify_bundle(written(copy, changed(version="2"))).checks
+
+
 def test_half_precision_is_widened(sound: Path) -> None:
     on_disk = load_file(sound / WEIGHTS_FILE)
     assert on_disk["network.head.weight"].dtype == torch.float16
