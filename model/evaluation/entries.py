@@ -56,6 +56,16 @@ class Entry:
         return self.parts[0].geometry
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether it is a candidate for the gold standard."""
+        return self.role.startswith("fixed:")
+
+    @property
+    def rivals(self) -> tuple[str, str, tuple[int, ...]]:
+        """What fixed networks, and the maps that are judged by them, have in common: fold, family and bank."""
+        return self.fold, self.family, tuple(self.card.fovs)
+
+    @property
     def has_map(self) -> bool:
         """Whether F_theta decided here, so that its map means something."""
         return len(self.parts) == 1 and self.card.foveation is not None and self.role in _LEARNT

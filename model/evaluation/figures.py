@@ -155,7 +155,7 @@ def _curve(results: Results) -> Figure:
     points: dict[float, list[tuple[int, float]]] = {}
     for name in results.names:
         entry = results.entry(name)
-        if entry.role.startswith("fixed:"):
+        if entry.is_fixed:
             side = entry.card.fovs[int(entry.role.removeprefix("fixed:")) - 1]
             points.setdefault(side / entry.card.patch_size, []).append((side, 100 * results.mean_iou(name)))
     for rate, (colour, mark) in _dressed(sorted(points)):

@@ -250,15 +250,10 @@ class _Uniform(nn.Module):
         return torch.full(shape, 1 / self.fovs, device=image_NCYX.device)
 
 
-def paper_geometry(card: BundleCard, kind: Literal["center", "parity"]) -> Geometry:
-    """The grid of F_theta's locations in the paper's geometry, or in that of the authors' code."""
-    return Geometry(bank=tuple(card.fovs), step=foveation_step(card), kind=kind)
-
-
 def _whole_strips(member: Member, image: LabelledImage, sampling: Sampling, effort: Effort) -> Iterator[Strip]:
     predictor, card = member.predictor, member.predictor.card
     assert sampling.geometry != "lattice"
-    geometry = paper_geometry(card, sampling.geometry)
+    geometry = Geometry(bank=tuple(card.fovs), step=foveation_step(card), kind=sampling.geometry)
     step = sampling.step or card.patch_size
     rules = policy_weights(member.policy, len(card.fovs), card.mapping, tau=member.tau)
     found = infer(
@@ -294,17 +289,20 @@ def location_distribution(predictor: Predictor, image: LabelledImage, geometry: 
     return probabilities[0].cpu().numpy()
 
 
-def location_windows(card: BundleCard, size: Size, geometry: GeometryName) -> tuple[list[Span], list[Span]]:
-    """Rows and columns of the smallest field of view's window at every location of F_theta's grid, cut to the image."""
+def location_windows(card: BundleCard, size: Size, geometry: GeometryName, step: int) -> tuple[list[Span], list[Span]]:
+    """Rows and columns of the smallest field of view's window at every location of F_theta's grid, cut to the image.
+
+    `step` is that F_theta's, which may belong to another network of the same bank.
+    """
     if geometry == "lattice":
-        step, P = foveation_step(card), card.patch_size
+        P = card.patch_size
         grid = _thumbnail_size(size, step)
         rows, columns = (
             [_cut((2 * k + 1) * step // 2 - P // 2, P, length) for k in range(count)]
             for count, length in ((grid.height, size.height), (grid.width, size.width))
         )
         return rows, columns
-    paper = paper_geometry(card, geometry)
+    paper = Geometry(bank=tuple(card.fovs), step=step, kind=geometry)
     down, across = paper.grid(size)
     first_column = [paper.score_window(size, (row, 0)) for row in range(down)]
     first_row = [paper.score_window(size, (0, column)) for column in range(across)]

@@ -3,7 +3,6 @@
 Letters: K classes, D fields of view.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,7 +88,7 @@ class Results:
         """What the others are compared with: as configured, else the best fixed entry; None where there is none."""
         if self.plan.config.reference is not None:
             return self.plan.config.reference
-        fixed = [name for name in self.names if self.entry(name).role.startswith("fixed:")]
+        fixed = [name for name in self.names if self.entry(name).is_fixed]
         return max(fixed, key=self.mean_iou, default=None)
 
     def interval(self, name: str) -> Interval | None:
@@ -116,49 +115,39 @@ class Results:
         assert self.plan.config.bootstrap is not None
         return draw([len(image.confusion) for image in score.images], self.plan.config.bootstrap)
 
-    def gold_sets(self) -> Iterator[GoldSet]:
-        """One for each family of fixed networks that is complete: a network for every field of view of its bank."""
-        for family in dict.fromkeys(entry.family for entry in self.plan.entries if entry.role.startswith("fixed:")):
-            made = self._gold_set(family)
+    def gold_sets(self) -> list[GoldSet]:
+        """One for each family and bank of fixed networks that is complete: a network for every field of view.
+
+        Folds are joined.
+        """
+        found: dict[tuple[str, tuple[int, ...]], GoldSet] = {}
+        for rivals in dict.fromkeys(entry.rivals for entry in self.plan.entries if entry.is_fixed):
+            made = self._gold_set(rivals)
             if made is not None:
-                yield made
+                key = rivals[1:]
+                found[key] = _joined(found[key], made) if key in found else made
+        return list(found.values())
 
-    def _gold_set(self, family: str) -> GoldSet | None:
-        found: GoldSet | None = None
-        for fold in self.folds:
-            here = [entry for entry in self.plan.entries if entry.fold == fold]
-            fixed = {entry.role: entry for entry in here if entry.family == family and entry.role.startswith("fixed:")}
-            bank = tuple(next(iter(fixed.values())).card.fovs) if fixed else ()
-            candidates = [fixed.get(f"fixed:{k + 1}") for k in range(len(bank))]
-            if len(bank) < 2 or None in candidates or any(tuple(c.card.fovs) != bank for c in candidates if c):
-                continue
-            scores = [self.scores[c.name, fold] for c in candidates if c]
-            images = [image.name for image in scores[0].images]
-            gold = []
-            for index in range(len(images)):
-                counted = [score.images[index].windows for score in scores]
-                gold.append(gold_maps([counts for counts in counted if counts is not None], bank))
-            judged = [e for e in here if e.has_map and tuple(e.card.fovs) == bank and e.family == family]
-            maps = {e.name: self._maps(e, gold) for e in judged}
-            found = (
-                GoldSet(bank, images, gold, maps)
-                if found is None
-                else _joined(found, GoldSet(bank, images, gold, maps))
-            )
-        return found
-
-    def _maps(self, entry: Entry, gold: list[GoldMaps]) -> list[NDArray[np.float64]]:
-        images = self.scores[entry.name, entry.fold].images
-        maps = [
-            foveation_map(image.distribution, entry.card.fovs) for image in images if image.distribution is not None
-        ]
-        shape = next(iter(gold[0].values())).shape
-        if maps[0].shape != shape:
-            raise OptionInvalid(
-                f"{entry.name} has a foveation map of {maps[0].shape} locations, the fixed networks of {shape}",
-                hint="Give all models of an experiment one foveation.downsample, or set evaluate.gold to false.",
-            )
-        return maps
+    def _gold_set(self, rivals: tuple[str, str, tuple[int, ...]]) -> GoldSet | None:
+        fold, _, bank = rivals
+        here = [entry for entry in self.plan.entries if entry.rivals == rivals]
+        fixed = {entry.role: self.scores[entry.name, fold].images for entry in here if entry.is_fixed}
+        wanted = [f"fixed:{k + 1}" for k in range(len(bank))]
+        if len(bank) < 2 or not all(role in fixed for role in wanted):
+            return None
+        gold = []
+        for images in zip(*(fixed[role] for role in wanted), strict=True):
+            gold.append(gold_maps([image.windows for image in images if image.windows is not None], bank))
+        maps = {
+            entry.name: [
+                foveation_map(image.distribution, bank)
+                for image in self.scores[entry.name, fold].images
+                if image.distribution is not None
+            ]
+            for entry in here
+            if entry.has_map
+        }
+        return GoldSet(bank, [image.name for image in fixed[wanted[0]]], gold, maps)
 
 
 def averaged_classes(plan: Plan) -> list[int]:

@@ -16,7 +16,7 @@ from model.datasets.layouts import find_pairs, labelling_of
 from model.datasets.pair import Pair
 from model.evaluation.config import EvaluateConfig
 from model.evaluation.entries import Entry, Plan, read_plan
-from model.evaluation.predict import Member, Sampling
+from model.evaluation.predict import Member, Sampling, foveation_step
 from model.evaluation.report import scores_json, write_report
 from model.evaluation.results import Results, SweepPoint, averaged_classes
 from model.evaluation.scores import EntryScore, ImageScore, Wanted, score_image
@@ -91,6 +91,10 @@ def evaluate(
 def _check(plan: Plan) -> None:
     """What can be refused before any work."""
     averaged_classes(plan)
+    if plan.config.gold:
+        for entry in plan.entries:
+            if entry.is_fixed:
+                _gold_step(plan, entry)
     names = [entry.name for entry in plan.entries]
     reference = plan.config.reference
     if reference is not None and reference not in names:
@@ -134,7 +138,7 @@ def _score_all(plan: Plan, tasks: list[_Task], device: torch.device, report: Rep
             images = []
             for pair in task.pairs:
                 report(done / total, f"{entry.fold}/{entry.name}")
-                images.append(_score(entry, pair, members, plan.config, share))
+                images.append(_score(plan, entry, pair, members, share))
                 done += weight / len(task.pairs)
             if share is None:
                 scores[entry.name, entry.fold] = EntryScore(images)
@@ -149,11 +153,12 @@ def _score_all(plan: Plan, tasks: list[_Task], device: torch.device, report: Rep
     return replace(results, sweep=sweep)
 
 
-def _score(entry: Entry, pair: Pair, members: list[Member], config: EvaluateConfig, share: float | None) -> ImageScore:
+def _score(plan: Plan, entry: Entry, pair: Pair, members: list[Member], share: float | None) -> ImageScore:
+    config = plan.config
     block = config.bootstrap.block if config.bootstrap else None
     wanted = Wanted(
         block=block,
-        windows=config.gold and entry.role.startswith("fixed:"),
+        windows=_gold_step(plan, entry) if config.gold and entry.is_fixed else None,
         map=entry.has_map,
         objects=config.objects,
     )
@@ -162,6 +167,22 @@ def _score(entry: Entry, pair: Pair, members: list[Member], config: EvaluateConf
     with contextlib.closing(open_labelled(pair, entry.data, entry.card)) as image:
         sampling = _sampling(entry, config, share)
         return score_image(members, image, sampling, wanted, labelling_of(entry.data).objects)
+
+
+def _gold_step(plan: Plan, fixed: Entry) -> int:
+    """F_theta's step in the maps that this fixed network helps to judge; its own where there are none.
+
+    OptionInvalid where those maps, or the fixed network, lie on different grids.
+    """
+    judged = [entry for entry in plan.entries if entry.has_map and entry.rivals == fixed.rivals]
+    steps = {foveation_step(entry.card) for entry in judged} or {foveation_step(fixed.card)}
+    if len(steps) > 1 or {entry.geometry for entry in judged} - {fixed.geometry}:
+        raise OptionInvalid(
+            f"evaluate.gold: the maps of {', '.join(entry.name for entry in judged)} and the fixed networks lie on "
+            "different grids",
+            hint="Give them one foveation.downsample and one geometry, or set evaluate.gold to false.",
+        )
+    return steps.pop()
 
 
 def _sampling(entry: Entry, config: EvaluateConfig, share: float | None) -> Sampling:

@@ -47,8 +47,8 @@ class Wanted:
 
     block: int | None = None
     """Side of the bootstrap's blocks, in working pixels; null: an image is one."""
-    windows: bool = False
-    """The counts in the smallest field of view's window at every location of F_theta's grid."""
+    windows: int | None = None
+    """Step of the locations in whose smallest field of view's window is counted; null: none."""
     map: bool = False
     """F_theta's probabilities at every location."""
     objects: bool = False
@@ -134,7 +134,7 @@ def score_image(
         image.size,
         len(card.classes),
         block=wanted.block,
-        windows=_windows(card, image.size, sampling.geometry) if wanted.windows else None,
+        windows=None if wanted.windows is None else _windows(card, image.size, sampling.geometry, wanted.windows),
         shrink=shrink_of(image.size),
     )
     channels = _channels(card)
@@ -211,8 +211,8 @@ def rounded(value: float) -> float | None:
     return round(float(value), 4) if math.isfinite(value) else None
 
 
-def _windows(card: BundleCard, size: Size, geometry: GeometryName) -> Windows:
-    rows, columns = location_windows(card, size, geometry)
+def _windows(card: BundleCard, size: Size, geometry: GeometryName, step: int) -> Windows:
+    rows, columns = location_windows(card, size, geometry, step)
     return Windows(rows, columns, 2 * len(card.classes))
 
 

@@ -215,7 +215,7 @@ def _curve(results: Results) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name in results.names:
         entry = results.entry(name)
-        if entry.role.startswith("fixed:"):
+        if entry.is_fixed:
             side = entry.card.fovs[int(entry.role.removeprefix("fixed:")) - 1]
             rate = side / entry.card.patch_size
             rows.append((name, side, f"{rate:g}", entry.card.patch_size, _percent(results.mean_iou(name))))

@@ -133,7 +133,7 @@ def test_a_grid_with_holes_is_refused(tmp_path: Path, noisy: Path) -> None:
 @pytest.mark.parametrize("geometry", ["lattice", "center", "parity"])
 def test_windows_lie_around_their_locations(tmp_path: Path, geometry: str) -> None:
     card = predictor(tmp_path / "bundle").card
-    rows, columns = location_windows(card, Size(64, 40), geometry)  # type: ignore[arg-type]
+    rows, columns = location_windows(card, Size(64, 40), geometry, 8)  # type: ignore[arg-type]
     assert (len(rows), len(columns)) == (5, 8)
     # Location 2 is centred at pixel 20; in parity its window starts at pixel 16.
     assert rows[2] == ((16, 40) if geometry == "parity" else (4, 36))
