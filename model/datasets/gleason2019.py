@@ -3,9 +3,11 @@
 Their maps are fused once by STAPLE and kept as PNG; training and evaluation see the central crop.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from foveate.errors import ImageMissing
+from foveate.progress import show_progress
 from model.datasets.classes import Labelling
 from model.datasets.config import GleasonData, LabelRule
 from model.datasets.pair import Pair, Split
@@ -37,7 +39,12 @@ def find(data: GleasonData, split: Split) -> list[Pair]:
         stems = listed_stems(data.lists, split)
     else:
         stems = at_seed(found_stems(folder, "slide*_core*.jpg"), _PARTS, split, data.seed)
-    return [_pair(data, folder / f"{stem}.jpg", turn if split == "train" else None) for turn, stem in enumerate(stems)]
+    images = [folder / f"{stem}.jpg" for stem in stems]
+    _fuse_missing(data, images)
+    return [
+        Pair(image.name, (image,), (_fused(data, image),), turn=turn if split == "train" else None, crop=data.crop)
+        for turn, image in enumerate(images)
+    ]
 
 
 def labelling(data: GleasonData) -> Labelling:
@@ -47,14 +54,26 @@ def labelling(data: GleasonData) -> Labelling:
     return Labelling((*rules, LabelRule(low=UNDECIDED, high=UNDECIDED, value=None)))
 
 
-def _pair(data: GleasonData, image: Path, turn: int | None) -> Pair:
+def _fuse_missing(data: GleasonData, images: Sequence[Path]) -> None:
+    maps = {image: _maps(data, image) for image in images if not _fused(data, image).is_file()}
+    if not maps:
+        return
+    with show_progress("fusing the raters' maps") as report:
+        for done, (image, present) in enumerate(maps.items()):
+            report(done / len(maps), image.name)
+            fuse(present, _fused(data, image))
+
+
+def _fused(data: GleasonData, image: Path) -> Path:
+    return data.fused / f"fused_{image.stem}{_MAP_SUFFIX}"
+
+
+def _maps(data: GleasonData, image: Path) -> list[Path]:
+    """The maps of the raters who graded this image, at least one."""
     if not image.is_file():
         raise ImageMissing(f"there is no {image}", hint="Unpack the data set again, or mend the list.")
-    fused = data.fused / f"fused_{image.stem}{_MAP_SUFFIX}"
-    if not fused.is_file():
-        maps = [data.folder / rater / f"{image.stem}{_MAP_SUFFIX}" for rater in _RATERS]
-        present = [path for path in maps if path.is_file()]
-        if not present:
-            raise ImageMissing(f"{image} has no map in {_RATERS[0]} to {_RATERS[-1]}", hint="Unpack the maps again.")
-        fuse(present, fused)
-    return Pair(image.name, (image,), (fused,), turn=turn, crop=data.crop)
+    maps = [data.folder / rater / f"{image.stem}{_MAP_SUFFIX}" for rater in _RATERS]
+    present = [path for path in maps if path.is_file()]
+    if not present:
+        raise ImageMissing(f"{image} has no map in {_RATERS[0]} to {_RATERS[-1]}", hint="Unpack the maps again.")
+    return present

@@ -60,6 +60,7 @@ class LabelledImage:
         self.held = _held(grid.size, labelling.holdout, pair.turn)
         self._pair, self._labelling, self._parts = pair, labelling, parts
         self._source, self._labels, self._ratio = source, labels, grid.ratio
+        self._thumbnail: NDArray[Any] | None = None
 
     def close(self) -> None:
         self._labels.close()
@@ -78,8 +79,10 @@ class LabelledImage:
         return whole
 
     def thumbnail(self, size: Size) -> NDArray[Any]:
-        """(height, width, C): the whole image as `size` pixels."""
-        return self.pixels(Region.of(self.size), size)
+        """(height, width, C): the whole image as `size` pixels; the last one is kept, so do not write to it."""
+        if self._thumbnail is None or self._thumbnail.shape[:2] != size.shape:
+            self._thumbnail = self.pixels(Region.of(self.size), size)
+        return self._thumbnail
 
     def labels(self, window: Region, size: Size) -> Classes:
         """(height, width): the classes of `window` as `size` pixels, IGNORE outside.

@@ -248,3 +248,11 @@ def test_a_large_window_is_read_in_pieces(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert coarse == [0] and (thumbnail[:125] == 0).all() and (thumbnail[-125:] == 125).all()
     assert peak < 60_000_000
+
+
+def test_the_last_thumbnail_is_kept(scene) -> None:  # type: ignore[no-untyped-def]
+    image, _, _ = scene
+    first = image.thumbnail(Size(20, 16))
+    assert image.thumbnail(Size(20, 16)) is first
+    assert image.thumbnail(Size(10, 8)).shape == (8, 10, 3)
+    assert np.array_equal(image.thumbnail(Size(20, 16)), image.pixels(Region(0, 0, 80, 64), Size(20, 16)))
