@@ -25,7 +25,7 @@ class _ExperimentFile(Wire):
     recipe: dict[str, Any]
     """A training recipe without `run`: each run's directory is `runs`/FOLD/MODEL."""
     runs: Path
-    folds: dict[Name, dict[str, Any]] = Field(default_factory=lambda: {"all": {}})
+    folds: dict[Name, dict[str, Any]] = Field(default_factory=lambda: dict[str, dict[str, Any]](all={}))
     """Entries that replace those of the recipe, most often `data.train` and `data.test`."""
     models: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     """Entries that replace those of the recipe, most often `training.policy`."""
@@ -50,6 +50,8 @@ class Experiment:
     evaluate: EvaluateConfig
     directory: Path
     """Below which all runs lie."""
+    plain: bool = False
+    """The file is one recipe, not an experiment."""
 
     @property
     def folds(self) -> list[str]:
@@ -61,12 +63,12 @@ class Experiment:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """The experiment in a YAML file, or the single run of a plain recipe; OptionInvalid names the field that is wrong."""
+    """The experiment in a YAML file, or the single run of a plain recipe; OptionInvalid names the wrong field."""
     entries = read_yaml(path)
     if not isinstance(entries, Mapping) or "recipe" not in entries:
         config = parse_config(entries, str(path))
         name = config.bundle.name
-        return Experiment(name, [Run("all", name, config)], EvaluateConfig(), config.run)
+        return Experiment(name, [Run("all", name, config)], EvaluateConfig(), config.run, plain=True)
     try:
         file = _ExperimentFile.model_validate(entries)
     except ValidationError as error:

@@ -32,7 +32,7 @@ class Optimiser(Wire):
     """Foveation-method.md, section 8.3; the rates fall as (1 - t / T)^`poly_power`."""
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
-    """Adam with betas 0.9 and 0.999; SGD with momentum 0.9. `weight_decay` is L2 in the gradient, decoupled in adamw."""
+    """Adam with betas 0.9 and 0.999; SGD with momentum 0.9. adamw decouples `weight_decay`, which else is L2."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
     """Of the decoder, or of a network without parts."""
     encoder_learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -130,8 +130,8 @@ class FoveationSchedule(Wire):
 
 
 class Staged(Wire):
-    """For explicit mapping: the network on every field of view, labels over all that it sees; then F_theta on the losses
-    that each field of view really has on held-out places."""
+    """For explicit mapping: the network on every field of view, labels over all that it sees; then F_theta on the
+    losses that each field of view really has on held-out places."""
 
     method: Literal["staged"]
     network: NetworkSchedule

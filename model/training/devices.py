@@ -63,9 +63,10 @@ def synchronised(net: nn.Module, place: Place) -> nn.Module:
 
     On GPUs alone: torch's synchronised batch norm runs nowhere else. To be done before an optimiser sees the weights.
     """
-    net = net.to(place.device, memory_format=torch.channels_last)
+    net = net.to(place.device).to(memory_format=torch.channels_last)
     if place.world > 1 and place.device.type == "cuda":
-        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+        return converted
     return net
 
 

@@ -1,141 +1,50 @@
-"""The two loops of training: the segmentation network on patches of every field of view, then F_theta on its losses.
+"""A run of staged training: the network first, then F_theta on what each field of view really costs."""
 
-Letters: N patches, C bands, K classes, D fields of view, P patch side.
-"""
-
-import logging
-import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from torch import nn
 
-from model.datasets.patches import PatchSampler
-from model.training.config import NetworkSchedule
-from model.training.losses import segmentation_loss
+from foveate.errors import OptionInvalid
+from model.networks.build import input_channels
+from model.training.begin import fresh_network, loss_weights, survey
+from model.training.config import Staged, TrainConfig
+from model.training.devices import Place, synchronised
+from model.training.fit_foveation import fit_foveation, foveation_summary
+from model.training.joint import output_stride
+from model.training.loop import Plan, fit
+from model.training.measure import measure
+from model.training.patches import PatchSamples, gather_patches
+from model.training.staged import StagedLearner
 
-__all__ = ["Checkpoints", "fit_network", "with_scale"]
-
-log = logging.getLogger(__name__)
-
-
-@dataclass
-class Checkpoints:
-    """One file that the same command goes on from; replaced at once, never half written. Changes over time."""
-
-    path: Path
-    minutes: float
-    _saved: float = 0.0
-
-    def load(self) -> dict[str, Any] | None:
-        """What was saved last; None: nothing yet."""
-        self._saved = time.monotonic()
-        if not self.path.exists():
-            return None
-        state: dict[str, Any] = torch.load(self.path, weights_only=True)
-        return state
-
-    @property
-    def due(self) -> bool:
-        return time.monotonic() - self._saved >= 60 * self.minutes
-
-    def save(self, state: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.path.with_suffix(".partial")
-        torch.save(state, scratch)
-        scratch.replace(self.path)
-        self._saved = time.monotonic()
+__all__ = ["fit_staged"]
 
 
-def with_scale(patches_NCPP: Tensor, scales_N: Tensor, scale_channel: bool) -> Tensor:
-    """The patches as the network takes them: one more channel with log2(f / P) where the card asks for it."""
-    if scale_channel:
-        plane = scales_N.log2()[:, None, None, None].expand(-1, 1, *patches_NCPP.shape[2:])
-        patches_NCPP = torch.cat([patches_NCPP, plane], dim=1)
-    return patches_NCPP.contiguous(memory_format=torch.channels_last)
+def fit_staged(config: TrainConfig, place: Place) -> tuple[nn.ModuleDict, dict[str, Any]]:
+    """The trained "network" and, where the recipe has one, "foveation", with facts about it for the card.
 
-
-def fit_network(
-    network: nn.Module,
-    sampler: PatchSampler,
-    weights_K: Tensor,
-    checkpoints: Checkpoints,
-    encoder_prefix: str = "encoder.",
-) -> None:
-    """Train `network` in place on `sampler`'s batches; goes on from the checkpoint where there is one.
-
-    AdamW; the encoder, whose weights start from ImageNet, learns at its own rate; both rates fall as
-    (1 - step / steps)^poly_power. A resumed run takes the very steps that an unbroken one would have taken.
+    Goes on where it stopped. The first process alone trains F_theta: it takes seconds once the losses are measured.
     """
-    schedule = sampler.schedule
-    optimiser = _optimiser(network, schedule, encoder_prefix)
-    falling = LambdaLR(
-        optimiser, lambda step: (1 - min(step, schedule.steps - 1) / schedule.steps) ** schedule.poly_power
-    )
-    start = 0
-    if (state := checkpoints.load()) is not None:
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        falling.load_state_dict(state["falling"])
-        start = state["step"]
-        log.info("network: goes on at step %d of %d", start, schedule.steps)
-
-    def snapshot(step: int) -> dict[str, Any]:
-        return {
-            "step": step,
-            "network": network.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "falling": falling.state_dict(),
-        }
-
-    network.train()
-    progress = _Progress("network", start, schedule.steps)
-    recent = None
-    for step in range(start, schedule.steps):
-        torch.manual_seed(sampler.seed * 1_000_003 + step)
-        patches, labels, scales = sampler.batch(step)
-        logits = network(with_scale(patches, scales, sampler.card.network.scale_channel))
-        loss = segmentation_loss(logits, labels, weights_K)
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        optimiser.step()
-        falling.step()
-        recent = loss.item() if recent is None else 0.95 * recent + 0.05 * loss.item()
-        progress.tell(step + 1, f"loss {recent:.4f}")
-        if checkpoints.due:
-            checkpoints.save(snapshot(step + 1))
-    checkpoints.save(snapshot(schedule.steps))
-    network.eval()
-
-
-def _optimiser(network: nn.Module, schedule: NetworkSchedule, encoder_prefix: str) -> AdamW:
-    named = list(network.named_parameters())
-    encoder = [p for name, p in named if name.startswith(encoder_prefix)]
-    decoder = [p for name, p in named if not name.startswith(encoder_prefix)]
-    groups = [
-        {"params": encoder, "lr": schedule.encoder_learning_rate},
-        {"params": decoder, "lr": schedule.decoder_learning_rate},
-    ]
-    return AdamW([group for group in groups if group["params"]], weight_decay=schedule.weight_decay)
-
-
-class _Progress:
-    """A log line now and then: how far, how well, and the time that is left."""
-
-    _EVERY_SECONDS = 20.0
-
-    def __init__(self, what: str, start: int, end: int) -> None:
-        self._what, self._start, self._end = what, start, end
-        self._begun = self._told = time.monotonic()
-
-    def tell(self, done: int, how: str) -> None:
-        now = time.monotonic()
-        if now - self._told < self._EVERY_SECONDS and done < self._end:
-            return
-        self._told = now
-        left = int((now - self._begun) / (done - self._start) * (self._end - done))
-        log.info("%s: step %d of %d, %s, %d min %02d s left", self._what, done, self._end, how, left // 60, left % 60)
+    staged, card = config.training, config.bundle
+    assert isinstance(staged, Staged)
+    schedule = staged.network
+    if schedule.batch % place.world:
+        raise OptionInvalid(
+            f"training.network.batch {schedule.batch} cannot be shared out among {place.world} processes",
+            hint="Choose a multiple of the number of processes.",
+        )
+    found = survey(config)
+    torch.manual_seed(config.seed)
+    network = fresh_network(config, schedule.encoder_weights)
+    stride = output_stride(network, input_channels(card.network), card.patch_size)
+    nets = nn.ModuleDict({"network": synchronised(network, place)})
+    weights = loss_weights(schedule.loss, found.shares)
+    samples = PatchSamples(found.pairs, found.counts.sum(axis=1).tolist(), config)
+    plan = Plan("network", schedule.steps, schedule.batch, samples, gather_patches)
+    fit(StagedLearner(nets, card, schedule, weights, place, stride), plan, config, place)
+    if staged.foveation is None or place.rank != 0:
+        return nets, {}
+    measured = measure(nets["network"], found, config, weights, place)
+    foveation = fit_foveation(measured, config)
+    nets["foveation"] = foveation
+    return nets, {"foveation_training": foveation_summary(foveation, measured)}

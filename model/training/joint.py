@@ -200,7 +200,8 @@ class JointLearner:
     ) -> tuple[Tensor, Tensor]:
         """A chunk's share of the mean loss, and what carries REINFORCE's gradient beside it (else 0)."""
         weights_ND, log_p_N = self._weigh(part, leaf_LDYX, tau)
-        patches = self._normalise(part.patches.flatten(0, 1)).unflatten(0, part.patches.shape[:2])
+        normalised = self._normalise(part.patches.flatten(0, 1))
+        patches = normalised.view(*part.patches.shape[:2], *normalised.shape[1:])
         with self._place.autocast():
             logits = self._network(self._input(patches, weights_ND))
         logits = self._mapped(logits.float(), part, weights_ND)

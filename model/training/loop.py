@@ -17,13 +17,13 @@ from model.training.stream import stream
 __all__ = ["Learner", "Plan", "fit"]
 
 Sampled = TypeVar("Sampled")
-Taken = TypeVar("Taken", contravariant=True)
+Taken_contra = TypeVar("Taken_contra", contravariant=True)
 
 
-class Learner(Protocol[Taken]):
+class Learner(Protocol[Taken_contra]):
     """What is trained, and how one update changes it. All its state travels in `state_dict`."""
 
-    def update(self, sample: Taken, step: int) -> dict[str, float]:
+    def update(self, sample: Taken_contra, step: int) -> dict[str, float]:
         """Update number `step` (from 0); the report begins with "loss"."""
 
     def state_dict(self) -> dict[str, Any]: ...

@@ -1,7 +1,5 @@
 """Pixels as the networks take them."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 

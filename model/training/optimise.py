@@ -1,4 +1,4 @@
-"""The optimiser, its rates and the temperature (foveation-method.md, sections 5 and 8.3), and the mean of the weights."""
+"""The optimiser, its rates, the temperature (foveation-method.md, sections 5 and 8.3), and the mean of the weights."""
 
 import math
 from collections.abc import Mapping

@@ -127,7 +127,7 @@ class JointSamples(torch.utils.data.Dataset[Sample]):
             patches.append([change.recoloured(patch, top, middle) for patch in shown])
             labels.append(change.turned(image.labels(windows[0], Size(side, side))))
             insets.append([_inset(windows[0], window, change) for window in looked])
-        inside = _turned_points(cells - [tile.seen.y, tile.seen.x], tile.seen.size.shape, change)
+        inside = _turned_points(cells - np.array([tile.seen.y, tile.seen.x]), tile.seen.size.shape, change)
         parts = (change.recoloured(thumbnail, top, middle), inside, patches, labels, insets, noise)
         return Sample(*(torch.from_numpy(np.array(part)) for part in parts))
 

@@ -2,8 +2,6 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +10,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
+from foveate.card import CARD_FILE, WEIGHTS_FILE
 from foveate.errors import OptionInvalid
 from model.bundle import Bundle, load_bundle, save_bundle
 from model.experiment import Run, read_experiment
@@ -21,6 +20,8 @@ from model.training.checkpoints import claim_run
 from model.training.config import Joint, TrainConfig
 from model.training.devices import Place, placed
 from model.training.fit_joint import fit_joint
+from model.training.fit_staged import fit_staged
+from model.training.publish import publish
 
 __all__ = ["Trained", "train"]
 
@@ -51,14 +52,14 @@ def train(path: Path, only: list[str] | None = None) -> list[Trained]:
             hint=f"Choose from {', '.join(f'{run.fold}/{run.model}' for run in experiment.runs)}.",
         )
     with placed() as place:
-        return [_trained(run, f"foveate train {path}", place) for run in runs]
+        return [_trained(run, path, experiment.plain, place) for run in runs]
 
 
 def _is_meant(run: Run, name: str) -> bool:
     return name in (run.fold, run.model, f"{run.fold}/{run.model}")
 
 
-def _trained(run: Run, command: str, place: Place) -> Trained:
+def _trained(run: Run, path: Path, plain: bool, place: Place) -> Trained:
     config, name = run.config, f"{run.fold}/{run.model}"
     claim_run(config)
     finished = config.run / "bundle"
@@ -67,22 +68,41 @@ def _trained(run: Run, command: str, place: Place) -> Trained:
     else:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        assert isinstance(config.training, Joint)
-        nets = fit_joint(config, place)
+        if isinstance(config.training, Joint):
+            nets, facts = fit_joint(config, place), dict[str, Any]()
+        else:
+            nets, facts = fit_staged(config, place)
         if place.rank == 0:
-            _write(config, nets, command, finished)
+            # A recipe travels as it was written, comments and all.
+            recipe = path.read_text() if plain else _as_yaml(config)
+            _write(config, nets, {**facts, "command": f"foveate train {path}"}, recipe, finished)
         if place.world > 1:
             dist.barrier()
-    return Trained(name, load_bundle(finished), {})
+    bundle = load_bundle(finished)
+    if config.output is None or place.rank != 0:
+        return Trained(name, bundle, {})
+    if not _is_published(bundle, config.output):
+        publish(bundle, config, config.output)
+    published = load_bundle(config.output)
+    return Trained(name, published, published.card.provenance["scores"])
 
 
-def _write(config: TrainConfig, nets: nn.ModuleDict, command: str, finished: Path) -> None:
+def _as_yaml(config: TrainConfig) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _write(config: TrainConfig, nets: nn.ModuleDict, facts: dict[str, Any], recipe: str, finished: Path) -> None:
     """The run's bundle, in one go."""
-    provenance = {**config.bundle.provenance, "command": command, "date": datetime.now(UTC).date().isoformat()}
+    provenance = {**config.bundle.provenance, **facts, "date": datetime.now(UTC).date().isoformat()}
     card = config.bundle.model_copy(update={"provenance": provenance})
-    recipe = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     draft = config.run / "bundle.partial"
     shutil.rmtree(draft, ignore_errors=True)
     foveation = nets["foveation"].state_dict() if "foveation" in nets else None
     save_bundle(draft, card, nets["network"].state_dict(), foveation, readme="", training_yaml=recipe)
     draft.rename(finished)
+
+
+def _is_published(bundle: Bundle, output: Path) -> bool:
+    """Whether `output` holds this run's weights."""
+    there, here = output / WEIGHTS_FILE, bundle.directory / WEIGHTS_FILE
+    return (output / CARD_FILE).exists() and there.exists() and there.read_bytes() == here.read_bytes()
