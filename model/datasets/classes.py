@@ -37,6 +37,8 @@ class Labelling:
     """Bytes of colour masks below it count as 0, the others as 255; None: colours must be exact."""
     glass: Glass | None = None
     objects: int | None = None
+    gap: int = 0
+    gap_value: int | None = None
     holdout: Holdout | None = None
 
     @cached_property

@@ -93,6 +93,19 @@ class Holdout(Wire):
     part: Annotated[int, Field(ge=2)]
 
 
+class _Gap(Wire):
+    gap: Annotated[int, Field(ge=0)] = 0
+    """Pixels of an object at most this far, along rows and columns, from another object become `gap_value` where they
+    are learnt, so that touching objects are kept apart; they are scored as they are."""
+    gap_value: ClassValue | None = None
+
+    @model_validator(mode="after")
+    def _gap_has_a_class(self) -> Self:
+        if self.gap and self.gap_value is None:
+            raise ValueError("gap needs gap_value, the class that the gap becomes")
+        return self
+
+
 class _Folder(Wire):
     folder: Path
     """Paths are below it; a relative one is relative to the working directory."""
@@ -104,7 +117,7 @@ class _Folder(Wire):
     """(low, high): the values that become 0 and the top of the bundle's range; null: taken as they are."""
 
 
-class PairsData(_Folder):
+class PairsData(_Folder, _Gap):
     """The general layout: pairs of image and labels, listed or matched."""
 
     layout: Literal["pairs"]
@@ -118,6 +131,12 @@ class PairsData(_Folder):
     objects: ClassValue | None = None
     """The class whose index labels number single objects (glands), for object measures; null: none."""
     holdout: Holdout | None = None
+
+    @model_validator(mode="after")
+    def _gap_has_objects(self) -> Self:
+        if self.gap and self.objects is None:
+            raise ValueError("gap needs objects, the class whose labels number single objects")
+        return self
 
 
 class DeepGlobeData(_Folder):
@@ -156,7 +175,7 @@ class GleasonData(_Folder):
     seed: int = 304
 
 
-class GlasData(_Folder):
+class GlasData(_Folder, _Gap):
     """GlaS as it was published: `train_N.bmp`, `testA_N.bmp`, `testB_N.bmp`, with `…_anno.bmp` of gland numbers.
 
     Class 0 is other, 1 gland; with `glass`, what is no gland is `within`, and glands are the next free class.

@@ -34,4 +34,6 @@ def labelling(data: GlasData) -> Labelling:
     other = 0 if data.glass is None else data.glass.within
     gland = 1 if data.glass is None else 1 + max(data.glass.within, data.glass.value)
     rules = (LabelRule(low=0, high=0, value=other), LabelRule(low=1, high=65535, value=gland))
-    return Labelling(rules, glass=data.glass, objects=gland, holdout=data.holdout)
+    return Labelling(
+        rules, glass=data.glass, objects=gland, gap=data.gap, gap_value=data.gap_value, holdout=data.holdout
+    )

@@ -17,6 +17,7 @@ from foveate.errors import BandsMismatch, OptionInvalid, SpacingMismatch
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from model.datasets.classes import IGNORE, Labelling, open_classes, open_objects
 from model.datasets.config import Data, Holdout
+from model.datasets.gap import GapImage
 from model.datasets.glass import GlassImage
 from model.datasets.layouts import labelling_of
 from model.datasets.pair import Pair
@@ -127,9 +128,7 @@ class LabelledImage:
         """(H, W): numbers of single objects on the working grid, 0 where there is none; None: the data have none."""
         if self._labelling.objects is None:
             return None
-        parts = zip(self._pair.labels, self._parts, strict=True)
-        opened = [open_objects(path, self._labelling, info, k) for k, (path, info) in enumerate(parts)]
-        with contextlib.closing(_joined(opened, self._pair)) as image:
+        with contextlib.closing(_open_objects(self._pair, self._labelling, self._parts)) as image:
             rows, columns = _centres(Region.of(self.size), self.size, self._ratio)
             numbers = np.zeros(self.size.shape, np.int32)
             for part in _pieces(self.size, max(self._ratio)):
@@ -221,14 +220,12 @@ def open_labelled(pair: Pair, data: Data, card: BundleCard, memory_bytes: int = 
         )
         opened.callback(source.close)
         parts = _part_infos(pair) if len(pair.images) > 1 or pair.crop else [source.info]
-
-        def open_labels() -> RasterImage:
-            found = [open_classes(path, labelling, info) for path, info in zip(pair.labels, parts, strict=True)]
-            joined = _joined(found, pair)
-            return joined if labelling.glass is None else GlassImage(joined, source, labelling.glass)
-
-        fill = np.array([IGNORE], np.uint8)
-        labels = Source(open_labels, lambda values: values, fill, round(memory_bytes * _LABEL_SHARE))
+        labels = Source(
+            lambda: _open_labels(pair, labelling, parts, source),
+            lambda values: values,
+            np.array([IGNORE], np.uint8),
+            round(memory_bytes * _LABEL_SHARE),
+        )
         opened.callback(labels.close)
         grid = WorkingGrid(Size(source.info.width, source.info.height), fitted.ratio)
         made = LabelledImage(pair, source, labels, grid, labelling, parts)
@@ -242,6 +239,24 @@ def class_shares(images: Iterable[LabelledImage], classes: int) -> list[float]:
     if not counts.any():
         raise OptionInvalid("no pixel of the training images has a class", hint="Check data.labels and the holdout.")
     return [float(count) for count in counts / counts.sum()]
+
+
+def _open_labels(pair: Pair, labelling: Labelling, parts: list[ImageInfo], source: Source) -> RasterImage:
+    """The pair's classes as an image; `parts` describe its images, `source` reads them."""
+    found = [open_classes(path, labelling, info) for path, info in zip(pair.labels, parts, strict=True)]
+    image = _joined(found, pair)
+    if labelling.gap and labelling.gap_value is not None and pair.turn is not None:
+        objects = _open_objects(pair, labelling, parts)
+        image = GapImage(image, objects, labelling.gap, labelling.gap_value)
+    return image if labelling.glass is None else GlassImage(image, source, labelling.glass)
+
+
+def _open_objects(pair: Pair, labelling: Labelling, parts: list[ImageInfo]) -> RasterImage:
+    """The numbers of the pair's single objects as an image."""
+    found = [
+        open_objects(path, labelling, info, k) for k, (path, info) in enumerate(zip(pair.labels, parts, strict=True))
+    ]
+    return _joined(found, pair)
 
 
 def _joined(parts: list[RasterImage], pair: Pair) -> RasterImage:

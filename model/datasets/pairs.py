@@ -28,6 +28,8 @@ def labelling(data: PairsData) -> Labelling:
         background=data.background,
         glass=data.glass,
         objects=data.objects,
+        gap=data.gap,
+        gap_value=data.gap_value,
         holdout=data.holdout,
     )
 

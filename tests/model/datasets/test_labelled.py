@@ -11,6 +11,7 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from rasterio.windows import Window
 
 from foveate.errors import BandsMismatch, OptionInvalid, SpacingMismatch
@@ -256,3 +257,30 @@ def test_the_last_thumbnail_is_kept(scene) -> None:  # type: ignore[no-untyped-d
     assert image.thumbnail(Size(20, 16)) is first
     assert image.thumbnail(Size(10, 8)).shape == (8, 10, 3)
     assert np.array_equal(image.thumbnail(Size(20, 16)), image.pixels(Region(0, 0, 80, 64), Size(20, 16)))
+
+
+def test_touching_objects_are_kept_apart_where_they_are_learnt(tmp_path: Path) -> None:
+    numbers = np.zeros((40, 60), np.uint8)
+    numbers[5:35, 5:30], numbers[5:20, 30:55], numbers[24:35, 36:55] = 3, 7, 9
+    save(tmp_path / "images/0.png", np.zeros((40, 60, 3), np.uint8))
+    save(tmp_path / "labels/0.png", numbers)
+    rules = [{"low": 0, "high": 0, "value": 0}, {"low": 1, "high": 255, "value": 1}]
+    fields: dict[str, Any] = {"labels": rules, "objects": 1, "gap": 5, "gap_value": 2}
+    expected = (numbers > 0).astype(np.uint8)
+    for row, column in np.argwhere(numbers > 0):
+        near = numbers[max(0, row - 5) : row + 6, max(0, column - 5) : column + 6]
+        if len(set(near[near > 0].tolist())) > 1:
+            expected[row, column] = 2
+    learnt = opened(tmp_path, **fields)
+    assert np.array_equal(whole(learnt), expected) and {0, 1, 2} == set(np.unique(expected))
+    part = learnt.labels(Region(28, 17, 9, 8), Size(9, 8))
+    assert np.array_equal(part, expected[17:25, 28:37])
+    assert np.array_equal(whole(opened(tmp_path, split="test", **fields)), numbers > 0)
+    objects = learnt.objects()
+    assert objects is not None and np.array_equal(objects, numbers)
+
+
+@pytest.mark.parametrize("fields", [{"gap": 2, "objects": 1}, {"gap": 2, "gap_value": 0}])
+def test_a_gap_needs_objects_and_a_class(tmp_path: Path, fields: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="gap needs"):
+        pairs_data(tmp_path, **fields)
