@@ -134,9 +134,13 @@ def _score_all(plan: Plan, tasks: list[_Task], device: torch.device, report: Rep
     for task in tasks:
         entry = task.entry
         members = [Member(Predictor(load_bundle(part.bundle), device), part.policy, part.tau) for part in entry.parts]
+        configured = _step(entry, plan.config, None)
         for share, weight in zip(task.shares, task.weights, strict=True):
             images = []
-            for pair in task.pairs:
+            if share is not None and _step(entry, plan.config, share) == configured:
+                # The configured resolution is one of the sweep.
+                images = scores[entry.name, entry.fold].images
+            for pair in task.pairs[len(images) :]:
                 report(done / total, f"{entry.fold}/{entry.name}")
                 images.append(_score(plan, entry, pair, members, share))
                 done += weight / len(task.pairs)
@@ -192,7 +196,7 @@ def _sampling(entry: Entry, config: EvaluateConfig, share: float | None) -> Samp
     return replace(plain, overlap=1 - share, step=max(1, round(share * entry.card.patch_size)))
 
 
-def _step(entry: Entry, config: EvaluateConfig, share: float) -> int:
+def _step(entry: Entry, config: EvaluateConfig, share: float | None) -> int:
     """Pixels from one location to the next."""
     sampling, card = _sampling(entry, config, share), entry.card
     if sampling.geometry != "lattice":

@@ -1,5 +1,6 @@
 """The bundles in the repository: sound, honestly licensed, small, and with an F_theta that chooses."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.bundle import load_bundle, verify_bundle
-from model.datasets.patches import mean_colour, thumbnail
-from model.evaluation.evaluate import predict
+from model.datasets.config import PairsData
+from model.datasets.labelled import LabelledImage, open_labelled
+from model.datasets.layouts import find_pairs
+from model.evaluation.predict import Effort, Member, Sampling, location_distribution, predict_strips
 from model.predictor import Predictor
-from model.training.config import read_config
+from model.training.config import parse_config, read_yaml
 from tests.shared import DATA
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +26,33 @@ _MIB = 1 << 20
 each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 
 
-def held_out(name: str) -> NDArray[np.uint8]:
-    """A picture that the bundle of that name never learned from, 1024 pixels or so a side."""
+def held_out(predictor: Predictor, folder: Path) -> LabelledImage:
+    """A picture that the bundle never learned from, 1024 pixels or so a side, without labels."""
+    pixels = _picture(predictor.card.name)
+    Image.fromarray(pixels).save(folder / "image.png")
+    Image.fromarray(np.zeros(pixels.shape[:2], np.uint8)).save(folder / "label.png")
+    scenes = [{"images": "image.png", "labels": "label.png"}]
+    data = PairsData.model_validate(
+        {
+            "layout": "pairs",
+            "folder": str(folder),
+            "train": scenes,
+            "test": scenes,
+            "labels": [{"low": 0, "high": 0, "value": 0}],
+            "spacing": predictor.card.input.spacing,
+        }
+    )
+    return open_labelled(find_pairs(data, "test")[0], data, predictor.card)
+
+
+def masked(predictor: Predictor, image: LabelledImage, policy: str) -> tuple[NDArray[np.int64], list[int]]:
+    """The mask, and the patches read by field of view."""
+    effort = Effort()
+    strips = list(predict_strips([Member(predictor, policy)], image, Sampling(), effort))
+    return np.concatenate([strip.scores.argmax(axis=0) for strip in strips]), effort.patches_by_fov
+
+
+def _picture(name: str) -> NDArray[np.uint8]:
     if name == "landcover":
         paths, side = [DATA / f"aerial/dubai/tile_7/images/image_part_00{k}.jpg" for k in (1, 2, 4, 5)], 600
     else:
@@ -42,7 +70,7 @@ def test_it_is_sound_small_and_made_by_the_recipe_beside_it(bundle: Path) -> Non
     report = verify_bundle(bundle)
     assert report.files["weights.safetensors"] < 10 * _MIB
     card = load_bundle(bundle).card
-    recipe = read_config(bundle / "training.yaml")
+    recipe = parse_config(read_yaml(bundle / "training.yaml"), "training.yaml")
     assert card.model_copy(update={"provenance": {}}) == recipe.bundle.model_copy(update={"provenance": {}})
     assert card.provenance["command"] == f"foveate train bundles/{card.name}/training.yaml"
 
@@ -77,13 +105,12 @@ def test_they_reach_their_aims_on_what_was_held_out() -> None:
 
 
 @each_bundle
-def test_f_theta_chooses_by_place(bundle: Path) -> None:
+def test_f_theta_chooses_by_place(bundle: Path, tmp_path: Path) -> None:
     predictor = Predictor(load_bundle(bundle), torch.device("cpu"))
     card = predictor.card
     assert card.foveation is not None
-    pixels = held_out(card.name)
-    small = thumbnail(pixels, card.foveation.downsample, mean_colour(card))
-    distribution = predictor.distribution(small)
+    with contextlib.closing(held_out(predictor, tmp_path)) as image:
+        distribution = location_distribution(predictor, image, "lattice")
     shares = np.bincount(distribution.argmax(axis=0).ravel(), minlength=len(card.fovs)) / distribution[0].size
     assert (shares > 0.02).sum() >= 2, f"one field of view everywhere: {shares}"
     assert distribution.std(axis=(1, 2)).max() > 0.02
@@ -91,13 +118,13 @@ def test_f_theta_chooses_by_place(bundle: Path) -> None:
 
 @each_bundle
 def test_permuting_its_probabilities_changes_what_is_seen_and_the_mask(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor(load_bundle(bundle), torch.device("cpu"))
-    pixels = held_out(predictor.card.name)[:600, :900]
-    mask, seen = predict(predictor, pixels, "mode", 0.25)
-    distribution = predictor.distribution
-    monkeypatch.setattr(predictor, "distribution", lambda values: np.ascontiguousarray(distribution(values)[::-1]))
-    other_mask, other_seen = predict(predictor, pixels, "mode", 0.25)
-    assert seen.tolist() != other_seen.tolist()
+    with contextlib.closing(held_out(predictor, tmp_path)) as image:
+        mask, seen = masked(predictor, image, "mode")
+        distribution = predictor.distribution
+        monkeypatch.setattr(predictor, "distribution", lambda values: np.ascontiguousarray(distribution(values)[::-1]))
+        other_mask, other_seen = masked(predictor, image, "mode")
+    assert seen != other_seen
     assert (mask != other_mask).mean() > 0.005

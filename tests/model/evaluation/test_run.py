@@ -36,7 +36,7 @@ def run(folder: Path, entries: dict[str, Any], **options: Any) -> Evaluation:
 
 def of_bundle(folder: Path, data: dict[str, Any] | None = None, **evaluate: Any) -> dict[str, Any]:
     make_rgb_bundle(folder / "rgb")
-    config = {"bootstrap": {"draws": 20, "block": 32}, **evaluate}
+    config = {"bootstrap": {"draws": 20, "block": 32}, "maps": 0, **evaluate}
     return {"bundles": {"rgb": str(folder / "rgb")}, "data": data or data_entries(folder), "evaluate": config}
 
 
