@@ -2,6 +2,7 @@
 
 import pickle
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.model.datasets.scenes import card, pairs_data, save, write_scene
 from tests.shared import DATA
 
 AERIAL = DATA / "aerial/dubai"
+SLIDE = DATA / "slides/CMU-1-Small-Region.svs"
 CARD = card()
 
 
@@ -284,3 +286,27 @@ def test_touching_objects_are_kept_apart_where_they_are_learnt(tmp_path: Path) -
 def test_a_gap_needs_objects_and_a_class(tmp_path: Path, fields: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match="gap needs"):
         pairs_data(tmp_path, **fields)
+
+
+@pytest.mark.parametrize("fov", [64, 96, 128])
+def test_a_working_grid_of_any_ratio_is_read_as_inference_reads_it(tmp_path: Path, fov: int) -> None:
+    """The lattice's planes of `worker.batches`, on a slide whose grid is not the bundle's, but for rounding."""
+    P, stride = 64, 48
+    spaced = card(kind="slide", spacing=0.62, spacing_unit="um", spacing_range=[0.1, 2.0])
+    scene = {"images": SLIDE.name, "labels": SLIDE.name}
+    data = pairs_data(SLIDE.parent, train=[scene], test=[scene])
+    label = save(tmp_path / "label.png", np.zeros((2967, 2220), np.uint8))
+    pair = replace(find_pairs(data, "test")[0], labels=(label,))
+    image = open_labelled(pair, data, spaced)
+    source = Source(lambda: open_image(ImageRef(SLIDE)), lambda values: values, fill_colour(spaced.input), 1 << 26)
+    assert source.info.spacing is not None
+    rx, ry = 0.62 / source.info.spacing.x, 0.62 / source.info.spacing.y
+    plane = Plane((fov / P * rx, fov / P * ry), ((P - fov) / 2 * rx, (P - fov) / 2 * ry))
+    for column, row in [(0, 0), (7, 11), (20, 31)]:
+        cell = Region(column * stride, row * stride, P, P)
+        window = Region(cell.x + (P - fov) // 2, cell.y + (P - fov) // 2, fov, fov)
+        seen = image.pixels(window, Size(P, P)).astype(int)
+        inference = source.read(plane, Region(cell.x * P // fov, cell.y * P // fov, P, P)).values
+        assert np.abs(seen - inference).max() <= 1 and (seen != inference).mean() < 5e-3
+    source.close()
+    image.close()
