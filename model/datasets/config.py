@@ -27,8 +27,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Scenes(Wire):
-    """Images with their labels: two glob patterns below `folder` matched in sorted order, or a CSV file of both.
+    """Images with their labels: two glob patterns below `folder`, or a CSV file of both.
 
+    An image belongs to the label file whose wildcards stand for the same text. Numbers in names sort by value.
     The CSV file has the columns `image` and `label`: paths below `folder`, or absolute.
     """
 

@@ -1,6 +1,8 @@
 """The general layout: pairs of image and labels below one folder, matched by patterns or listed in a CSV file."""
 
 import csv
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,12 +45,8 @@ def _pairs(folder: Path, scene: Scenes) -> Iterator[Pair]:
         yield from _listed(folder, folder / scene.csv)
         return
     assert scene.images is not None and scene.labels is not None
-    images, labels = _matches(folder, scene.images), _matches(folder, scene.labels)
-    if len(images) != len(labels):
-        raise OptionInvalid(
-            f"{folder}: {len(images)} images match {scene.images}, {len(labels)} labels {scene.labels}",
-            hint="Choose patterns that match one label file for each image.",
-        )
+    images = _matches(folder, scene.images)
+    labels = _partners(folder, scene, images)
     if scene.mosaic is None:
         for image, label in zip(images, labels, strict=True):
             yield Pair(str(image.relative_to(folder)), (image,), (label,))
@@ -62,9 +60,44 @@ def _pairs(folder: Path, scene: Scenes) -> Iterator[Pair]:
     yield Pair(scene.images, tuple(images), tuple(labels), columns)
 
 
+def _partners(folder: Path, scene: Scenes, images: list[Path]) -> list[Path]:
+    """The label file of each image: the one whose wildcards stand for the same text."""
+    assert scene.images is not None and scene.labels is not None
+    labels = {_wild(path, folder, scene.labels): path for path in _matches(folder, scene.labels)}
+    if len(images) != len(labels):
+        raise OptionInvalid(
+            f"{folder}: {len(images)} images match {scene.images}, {len(labels)} labels {scene.labels}",
+            hint="Choose patterns that match one label file for each image.",
+        )
+    for image in images:
+        if _wild(image, folder, scene.images) not in labels:
+            raise OptionInvalid(
+                f"{image} has no label file: none that matches {scene.labels} has the same text for the wildcards",
+                hint="Write what the names of image and label do not share outside of the wildcards.",
+            )
+    return [labels[_wild(image, folder, scene.images)] for image in images]
+
+
+def _wild(path: Path, folder: Path, pattern: str) -> tuple[str, ...]:
+    """What the pattern's wildcards stand for in a path that it matches."""
+    pieces = re.split(r"(\*\*/?|\*|\?|\[[^\]]+\])", pattern)
+    spelled = {"**": "(.*)", "**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
+    expression = "".join(
+        (spelled.get(piece) or f"({piece.replace('[!', '[^')})") if wild else re.escape(piece)
+        for piece, wild in zip(pieces, itertools.cycle((False, True)), strict=False)
+    )
+    found = re.fullmatch(expression, path.relative_to(folder).as_posix())
+    return found.groups() if found else (path.stem,)
+
+
+def _by_number(path: Path) -> list[tuple[bool, int, str]]:
+    """Sorts part_2 before part_10."""
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", str(path))]
+
+
 def _matches(folder: Path, pattern: str) -> list[Path]:
     try:
-        found = sorted(folder.glob(pattern))
+        found = sorted(folder.glob(pattern), key=_by_number)
     except (NotImplementedError, ValueError) as error:
         raise OptionInvalid(f"{pattern!r} is no pattern: {error}", hint="Give it relative to data.folder.") from error
     if not found:
