@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from foveate.card import check_policy, read_card
+from foveate.card import CARD_FILE, check_policy, read_card
 from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard
 from model.datasets.config import Data
@@ -116,7 +116,7 @@ def _of_experiment(experiment: Experiment) -> Plan:
     single = len(experiment.models) == 1
     for run in experiment.runs:
         directory = run.config.run / "bundle"
-        if not directory.is_dir():
+        if not (directory / CARD_FILE).is_file():
             missing.append(f"{run.fold}/{run.model}")
         elif isinstance(run.config.training, Joint):
             found.append(_joint(run, run.config.training, directory, experiment.evaluate))

@@ -19,7 +19,6 @@ from model.datasets.labelled import LabelledImage, open_labelled
 from model.datasets.layouts import find_pairs
 from model.evaluation.entries import Entry
 from model.evaluation.figures import save, style
-from model.evaluation.foveation import GOLD_RULES
 from model.evaluation.predict import foveation_step
 from model.evaluation.results import Results
 from model.evaluation.scores import ImageScore, shrink_of
@@ -94,14 +93,13 @@ def _image(results: Results, entry: Entry, name: str) -> ImageScore:
     return next(image for image in results.scores[entry.name, entry.fold].images if image.name == name)
 
 
-def _gold(results: Results, name: str) -> NDArray[np.float64] | None:
-    """The first gold standard of the image, normalised."""
-    if not results.plan.config.gold:
-        return None
-    for found in results.gold_sets():
+def _gold(results: Results, name: str) -> dict[str, NDArray[np.float64]]:
+    """Both gold standards of the image by mIoU, normalised; none where they were not asked for."""
+    for found in results.gold_sets() if results.plan.config.gold else []:
         if name in found.images:
-            return normalised_map(found.gold[found.images.index(name)][GOLD_RULES[0]], found.bank)
-    return None
+            gold = found.gold[found.images.index(name)]
+            return {rule: normalised_map(gold[rule, "mIoU"], found.bank) for rule in ("weighted", "argmax")}
+    return {}
 
 
 def _shown(image: LabelledImage, card: BundleCard) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
@@ -147,14 +145,13 @@ def _maps(
     labels: NDArray[np.uint8],
     scores: dict[str, ImageScore],
     entry: Entry,
-    gold: NDArray[np.float64] | None,
+    gold: dict[str, NDArray[np.float64]],
 ) -> Figure:
     bank, card = entry.card.fovs, entry.card
     shrink = shrink_of(next(iter(scores.values())).size)
     shown: list[tuple[str, NDArray[Any], NDArray[np.float64] | None]]
     shown = [("image", picture, None), ("labels", _painted_values(labels, card), None)]
-    if gold is not None:
-        shown.append(("gold standard", picture, gold))
+    shown += [(f"gold standard, {rule}", picture, values) for rule, values in gold.items()]
     for name, score in scores.items():
         assert score.distribution is not None
         shown.append((f"{name}: map", picture, normalised_map(foveation_map(score.distribution, bank), bank)))
@@ -166,13 +163,14 @@ def _maps(
         if values is None:
             place.imshow(base, interpolation="nearest")
             continue
-        place.imshow(base.mean(axis=2), cmap="gray", vmin=0, vmax=1)
+        # Pale, so that what is dark in the image does not look like a small field of view.
+        place.imshow(0.6 + 0.4 * base.mean(axis=2), cmap="gray", vmin=0, vmax=1)
         place.set_xlim(0, base.shape[1])
         place.set_ylim(base.shape[0], 0)
         # On a lattice the last locations may hang over the border; what hangs over is cut.
         across, down = _covered(entry, base, values, shrink)
         heat = place.imshow(
-            values, cmap="viridis", vmin=0, vmax=1, alpha=0.65, extent=(0, across, down, 0), interpolation="nearest"
+            values, cmap="viridis", vmin=0, vmax=1, alpha=0.7, extent=(0, across, down, 0), interpolation="nearest"
         )
     if heat is not None:
         bar = figure.colorbar(heat, ax=list(axes), shrink=0.6, ticks=[0, 0.5, 1])
@@ -243,4 +241,4 @@ def _colour(color: Rgb) -> tuple[float, float, float]:
 def _safe(name: str) -> str:
     """For file names."""
     name = str(Path(name).with_suffix("")) if Path(name).suffix else name
-    return "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in name)
+    return "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in name).strip("_")
