@@ -184,6 +184,8 @@ class TrainConfig(Wire):
             raise ValueError(f"bundle.foveation is null: there is no F_theta for the policy {joint.policy}")
         if not learns and self.bundle.foveation is not None:
             raise ValueError(f"policy {joint.policy} leaves F_theta out: set bundle.foveation to null")
+        if joint.update == "parity" and joint.class_centred:
+            raise ValueError("training.class_centred: update parity draws the same locations in all images")
         if learns and joint.location_step is not None:
             raise ValueError("training.location_step: the locations are those of bundle.foveation.downsample")
         mixes = joint.policy in ("mean", "average") or (joint.policy == "gumbel" and not joint.hard)

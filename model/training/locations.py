@@ -43,6 +43,14 @@ class Locations:
             return -(-self.size.height // self.step), -(-self.size.width // self.step)
         return self._geometry.grid(self.size)
 
+    def cell_of(self, x: float, y: float) -> tuple[int, int]:
+        """The location whose cell holds a point of the image."""
+        rows, columns = self.shape
+        across, down = self.size.width / columns, self.size.height / rows
+        if self.kind == "lattice":
+            across = down = self.step
+        return min(rows - 1, int(y / down)), min(columns - 1, int(x / across))
+
     def windows(self, location: tuple[int, int]) -> list[Region]:
         """What every field of view covers, the smallest first: there the labels are; may reach outside the image."""
         if self.kind != "lattice":
@@ -90,24 +98,31 @@ class Tile:
     seen: Region
 
 
-def draw_tile(shape: tuple[int, int], extent: tuple[int, int], random: np.random.Generator) -> Tile:
+def draw_tile(
+    shape: tuple[int, int],
+    extent: tuple[int, int],
+    random: np.random.Generator,
+    around: tuple[int, int] | None = None,
+) -> Tile:
     """A random part of a grid of `shape`, of which `extent` rows and columns are seen; the whole grid if that is all.
 
     The grid is cut into tiles from a random start and one is drawn by its share of the grid; a cell drawn uniformly in
     it is then uniform in the whole grid. Tiles are smaller than what is seen by F_theta's reach, but for the border.
+    The tile that holds `around` is taken, if that is given.
     """
-    spans = [_draw_span(length, seen, random) for length, seen in zip(shape, extent, strict=True)]
+    spans = [_draw_span(shape[axis], extent[axis], None if around is None else around[axis], random) for axis in (0, 1)]
     (y, height, y_seen), (x, width, x_seen) = spans
     return Tile(Region(x, y, width, height), Region(x_seen, y_seen, extent[1], extent[0]))
 
 
-def _draw_span(length: int, seen: int, random: np.random.Generator) -> tuple[int, int, int]:
+def _draw_span(length: int, seen: int, cell: int | None, random: np.random.Generator) -> tuple[int, int, int]:
     """Along one axis: where the tile starts, its cells, and where what is seen starts."""
     if seen >= length:
         return 0, length, 0
     reach = min(REACH, (seen - 1) // 2)
     side = seen - 2 * reach
-    phase, cell = int(random.integers(side)), int(random.integers(length))
+    phase = int(random.integers(side))
+    cell = int(random.integers(length)) if cell is None else cell
     nominal = (cell + phase) // side * side - phase
     start, end = max(0, nominal), min(length, nominal + side)
     return start, end - start, min(max(0, nominal - reach), length - seen)

@@ -23,6 +23,8 @@ from raster.geometry import Region, Size
 
 __all__ = ["JointSamples", "Sample", "gather"]
 
+_CANDIDATES = 64
+"""Places of classes that are looked up where locations near them are wanted."""
 _WINDOW = 128
 """Cells a side that F_theta sees at most; its parts of a slide's thumbnail then fill no memory."""
 
@@ -61,12 +63,12 @@ class JointSamples(torch.utils.data.Dataset[Sample]):
         self._check(pairs)
 
     def _check(self, pairs: Sequence[Pair]) -> None:
-        for pair, grid in zip(pairs, self.grids, strict=True):
-            if grid.shape[0] * grid.shape[1] < self._drawn:
-                raise OptionInvalid(
-                    f"{pair.name} has {grid.shape[0]} x {grid.shape[1]} locations, {self._drawn} are to be drawn",
-                    hint="Lower training.locations or bundle.foveation.downsample.",
-                )
+        rows, columns = self._common([grid.shape for grid in self.grids])
+        if rows * columns < self._drawn:
+            raise OptionInvalid(
+                f"the smallest of {len(pairs)} images has {rows} x {columns} locations, {self._drawn} are to be drawn",
+                hint="Lower training.locations or bundle.foveation.downsample.",
+            )
         if self._joint.update == "parity" and len({grid.shape for grid in self.grids}) > 1:
             raise OptionInvalid(
                 "training.update parity draws the same locations in all images, and they differ in size",
@@ -81,8 +83,12 @@ class JointSamples(torch.utils.data.Dataset[Sample]):
         places = np.random.default_rng([seed, update]) if self._joint.update == "parity" else random
         which = self._image(update, slot)
         image, grid = self._images[which], self.grids[which]
-        tile = draw_tile(grid.shape, self._extent(update), places)
-        cells = self._cells(tile, places)
+        # No draw is made where none are wanted: the plain method's samples stay what they were.
+        share = self._joint.class_centred
+        wanted = int(places.binomial(self._drawn, share)) if share else 0
+        near = self._near_classes(image, grid, places) if wanted else []
+        tile = draw_tile(grid.shape, self._extent(update), places, around=near[0] if near else None)
+        cells = self._cells(tile, near, wanted, places)
         change = draw_change(self._config.augmentation, self._card.network.in_channels, places)
         noise = random.gumbel(size=(self._drawn, len(self._card.fovs))).astype(np.float32)
         return self._sample(image, grid, tile, cells, change, noise)
@@ -94,16 +100,32 @@ class JointSamples(torch.utils.data.Dataset[Sample]):
 
     def _extent(self, update: int) -> tuple[int, int]:
         """Rows and columns of the thumbnails of this update: F_theta takes all of them at once, so they agree."""
-        shapes = [self.grids[self._image(update, slot)].shape for slot in range(self._joint.images)]
+        return self._common([self.grids[self._image(update, slot)].shape for slot in range(self._joint.images)])
+
+    def _common(self, shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
         rows, columns = (min(_WINDOW, *(shape[axis] for shape in shapes)) for axis in (0, 1))
         return (min(rows, columns),) * 2 if self._config.augmentation.right_angles else (rows, columns)
 
-    def _cells(self, tile: Tile, random: np.random.Generator) -> NDArray[np.int64]:
-        """(B, 2) row and column in the grid, without replacement."""
-        # A cut-off tile at the border may hold fewer cells than are wanted.
+    def _near_classes(
+        self, image: LabelledImage, grid: Locations, random: np.random.Generator
+    ) -> list[tuple[int, int]]:
+        """Locations near pixels of classes that are drawn uniformly, more than will be used."""
+        if not image.present:
+            return []
+        points = [image.places(int(klass), 1, random)[0] for klass in random.choice(image.present, _CANDIDATES)]
+        return list(dict.fromkeys(grid.cell_of(x, y) for x, y in points))
+
+    def _cells(
+        self, tile: Tile, near: Sequence[tuple[int, int]], wanted: int, random: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """(B, 2) row and column in the grid, without replacement: `wanted` of those in `near`, if the tile has them."""
+        # A cut-off tile at the border may hold fewer cells than are to be drawn.
         area = tile.cells if tile.cells.size.area >= self._drawn else tile.seen
         drawn = random.choice(area.size.area, self._drawn, replace=False)
-        return np.stack([area.y + drawn // area.width, area.x + drawn % area.width], axis=1).astype(np.int64)
+        uniform = [(area.y + int(k) // area.width, area.x + int(k) % area.width) for k in drawn]
+        first = [(y, x) for y, x in near if area.contains(Region(x, y, 1, 1))][:wanted]
+        cells = [*first, *(cell for cell in uniform if cell not in first)]
+        return np.array(cells[: self._drawn], np.int64)
 
     def _sample(
         self,
