@@ -24,9 +24,7 @@ def evaluate(
         Path,
         typer.Argument(help="An experiment, a recipe, or a YAML file with `bundles` and `data` (docs/evaluate.md)."),
     ],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Where the report goes; default: evaluation/NAME of the file.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the report goes; default: evaluation/NAME.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output directory.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
     as_json: JsonFlag = False,
@@ -34,16 +32,17 @@ def evaluate(
     """Score trained models on labelled images: tables, figures, foveation maps, and the paper's numbers beside ours."""
     # Torch's threads spin while they wait; on a machine that is not theirs alone that costs several times the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    directory = out or Path("evaluation") / config.stem
     command = shlex.join(["foveate", *sys.argv[1:]])
     with show_progress("evaluate") as report:
         found = engine("model.evaluation.run:evaluate")(
-            config, directory, overwrite=overwrite, device=device, command=command, report=report
+            config, out, overwrite=overwrite, device=device, command=command, report=report
         )
     lines = [f"{name:24} mIoU {_percent(model['miou'])}" for name, model in found.scores["models"].items()]
     lines += [f"not finished: {name}" for name in found.missing]
     print_result(
-        {"directory": str(directory), **found.scores}, "\n".join([*lines, str(directory / "report.md")]), as_json
+        {"directory": str(found.directory), **found.scores},
+        "\n".join([*lines, str(found.directory / "report.md")]),
+        as_json,
     )
 
 

@@ -115,8 +115,8 @@ def _of_experiment(experiment: Experiment) -> Plan:
     missing: list[str] = []
     single = len(experiment.models) == 1
     for run in experiment.runs:
-        directory = run.config.run / "bundle"
-        if not (directory / CARD_FILE).is_file():
+        directory = _finished(run)
+        if directory is None:
             missing.append(f"{run.fold}/{run.model}")
         elif isinstance(run.config.training, Joint):
             found.append(_joint(run, run.config.training, directory, experiment.evaluate))
@@ -124,6 +124,12 @@ def _of_experiment(experiment: Experiment) -> Plan:
             prefix = "" if single else run.model
             found += _by_policy(prefix, run.fold, directory, run.config.data, experiment.evaluate)
     return _with_ensembles(Plan(experiment.name, found, experiment.evaluate, missing), experiment.folds)
+
+
+def _finished(run: Run) -> Path | None:
+    """The run's bundle, or what its recipe has published; None: neither is there."""
+    places = [run.config.run / "bundle", *([run.config.output] if run.config.output else [])]
+    return next((place for place in places if (place / CARD_FILE).is_file()), None)
 
 
 def _joint(run: Run, joint: Joint, directory: Path, config: EvaluateConfig) -> Entry:

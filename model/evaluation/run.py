@@ -55,7 +55,7 @@ class _Task:
 
 def evaluate(
     path: Path,
-    out: Path,
+    out: Path | None = None,
     *,
     overwrite: bool = False,
     device: str = "auto",
@@ -64,13 +64,15 @@ def evaluate(
 ) -> Evaluation:
     """Score what the file at `path` names (an experiment, a recipe, or bundles with data) and write `out`.
 
-    Work lies in `out`.partial until it is complete. Runs that are not finished are named and left out. Raises
-    OutputExists without `overwrite`; OptionInvalid where the file is wrong, nothing is finished, or labels and classes
-    do not go together; image and bundle errors as they come.
+    `out` None: evaluation/NAME, the name of the experiment, the bundle or the file. Work lies in `out`.partial until it
+    is complete. Runs that are not finished are named and left out. Raises OutputExists without `overwrite`;
+    OptionInvalid where the file is wrong, nothing is finished, or labels and classes do not go together; image and
+    bundle errors as they come.
     """
+    plan = read_plan(path)
+    out = out or Path("evaluation") / plan.name
     if out.exists() and not overwrite:
         raise OutputExists(f"{out} exists", hint="Choose another --out, or replace it with --overwrite.")
-    plan = read_plan(path)
     if not plan.entries:
         raise OptionInvalid(
             f"{path}: no run is finished ({', '.join(plan.missing)})", hint=f"Run `foveate train {path}` first."

@@ -80,6 +80,17 @@ def test_finished_runs_are_scored_and_the_others_named(tmp_path: Path) -> None:
     assert plan.missing == ["b/mean", "b/gsm", "b/soft", "b/large", "b/both"]
 
 
+def test_a_plain_recipe_is_scored_from_its_run_or_where_it_was_published(tmp_path: Path) -> None:
+    recipe = experiment(tmp_path)["recipe"] | {"run": str(tmp_path / "run"), "output": str(tmp_path / "published")}
+    path = written(tmp_path / "recipe.yaml", recipe)
+    assert read_plan(path).missing == ["all/tiny"]
+    make_rgb_bundle(tmp_path / "published")
+    assert read_plan(path).entries[0].parts[0].bundle == tmp_path / "published"
+    make_rgb_bundle(tmp_path / "run" / "bundle")
+    plan = read_plan(path)
+    assert plan.name == "tiny" and plan.entries[0].parts[0].bundle == tmp_path / "run" / "bundle"
+
+
 def test_each_net_is_scored_as_it_was_trained(tmp_path: Path) -> None:
     path = written(tmp_path / "x.yaml", experiment(tmp_path))
     for model in ("mean", "gsm", "soft", "small"):

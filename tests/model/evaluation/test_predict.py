@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from foveate.errors import OptionInvalid
+from model.accumulator import Accumulator
 from model.aggregate import infer, policy_weights
 from model.bundle import load_bundle
 from model.datasets.labelled import LabelledImage
@@ -64,7 +65,16 @@ def test_bands_change_nothing(tmp_path: Path, noisy: Path, overlap: float, monke
     whole = scores(image, [member], Sampling(overlap=overlap))
     monkeypatch.setattr(predict, "_BAND_BYTES", 1)
     monkeypatch.setattr(predict, "_STRIP", 7)
+    heights: list[int] = []
+    open_block = member.predictor.open_block
+
+    def recorded(size: Size, overlap_px: int) -> Accumulator:
+        heights.append(size.height)
+        return open_block(size, overlap_px)
+
+    monkeypatch.setattr(member.predictor, "open_block", recorded)
     assert np.allclose(scores(image, [member], Sampling(overlap=overlap)), whole, atol=1e-6)
+    assert len(heights) > 4 and max(heights) == PATCH, "open sums do not grow with the image's height"
     image.close()
 
 

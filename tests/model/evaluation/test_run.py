@@ -152,6 +152,26 @@ def test_labels_that_the_bundle_does_not_know_are_named(folder: Path) -> None:
     assert not (folder / "out").exists()
 
 
+def test_colours_and_polygons_are_labels_too(folder: Path) -> None:
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    for name in ("a", "b"):
+        pixels, labels = stripes(80, 96)
+        write_pair(folder, name, pixels, colours[labels])
+    rules = [{"color": color, "value": k} for k, color in enumerate(colours.tolist())]
+    of_colours = of_bundle(folder, data=data_entries(folder, labels=rules), policies=["fixed:1"])
+    assert run(folder, of_colours).scores["models"]["fixed:1"]["miou"] == 1
+    square = [[[0, 0], [16, 0], [16, 16], [0, 16], [0, 0]]]
+    polygon = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": square}}
+    polygon["properties"] = {"classification": {"name": "Red"}}
+    for name in ("a", "b"):
+        document = {"type": "FeatureCollection", "features": [polygon]}
+        (folder / "labels" / f"{name}.geojson").write_text(json.dumps(document))
+    scenes = [{"images": "images/*.png", "labels": "labels/*.geojson"}]
+    data = data_entries(folder, test=scenes, train=scenes, labels=[{"name": "Red", "value": 0}])
+    model = run(folder, of_bundle(folder, data=data, policies=["fixed:1"]), overwrite=True).scores["models"]["fixed:1"]
+    assert model["accuracy"] == 1 and np.sum(model["confusion"]) == 2 * 16 * 16
+
+
 def test_other_bands_are_refused(folder: Path) -> None:
     grey = np.zeros((40, 40), np.uint8)
     for name in ("a", "b"):
