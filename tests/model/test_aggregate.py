@@ -133,3 +133,24 @@ def test_policies_that_cannot_be_followed_are_refused() -> None:
         policy_weights("fixed:4", 3)
     with pytest.raises(OptionInvalid, match="mean"):
         policy_weights("mean", 3, "explicit")
+
+
+class Plane(nn.Module):
+    """The last channel, and 0."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return torch.cat([patches[:, -1:], torch.zeros_like(patches[:, -1:])], dim=1)
+
+
+@pytest.mark.parametrize(("policy", "scale"), [("fixed:1", 0.0), ("fixed:3", 1.2630344), ("average", 0.6159990)])
+def test_the_scale_channel_is_the_mixed_logarithm(policy: str, scale: float) -> None:
+    foveation = FoveationModule(3, 3).eval()
+    result = infer(IMAGE, foveation, Plane(), GEOMETRY, policy_weights(policy, 3), scale_channel=True)
+    assert torch.allclose((result.scores / result.votes)[0], torch.tensor(scale).sigmoid(), atol=1e-5)
+
+
+def test_the_temperature_reaches_gumbel() -> None:
+    cold, mode = (policy_weights(policy, 3, tau=0.001)[0] for policy in ("gumbel", "mode"))
+    log_f_ND = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]]).log()
+    assert torch.allclose(cold(log_f_ND), mode(log_f_ND))
+    assert not torch.allclose(policy_weights("gumbel", 3, tau=1.0)[0](log_f_ND), mode(log_f_ND), atol=0.1)
