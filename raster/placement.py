@@ -20,6 +20,10 @@ Coordinates = NDArray[np.float64]
 _EARTH_RADIUS_M = 6_371_000
 _FINEST_PIXEL = 5e-7
 _DECIMALS, _FINE_DECIMALS = 7, 9
+_EVEN = 1 / 8
+_WIDEST = 20.0
+_OUTERMOST = (179.0, 80.0)
+"""Of an even placement: pixels by which corners may be off, the span in degrees, and the farthest place."""
 
 
 class EarthPlacement:
@@ -27,6 +31,10 @@ class EarthPlacement:
 
     Sides are cut into short pieces first, since a straight side of pixels is a curve in degrees, and neighbours with
     other corners would cross it. 7 decimals, 9 where a pixel is smaller than 5e-7 degrees.
+
+    `even`: antimeridian and poles are far, and no corner leaves its place by more than an eighth of a pixel, rounding
+    and straight sides included. Then valid rings of pixels are valid rings of degrees, corner by corner, and
+    `place_rings` does for many what `place` does for one.
     """
 
     def __init__(self, georeference: Georeference, size: Size) -> None:
@@ -38,6 +46,8 @@ class EarthPlacement:
         step = max(1, max(size.width, size.height) // 16)
         self._step = step if crs.is_geographic and not georeference.gcps else min(step, 64)
         self.decimals = self._decimals(size)
+        even, self._mirrored = self._survey(size)
+        self.even = even and not georeference.gcps
 
     def place(self, polygon: shapely.Polygon) -> list[shapely.Polygon]:
         """The parts of `polygon` in degrees, exterior rings counter-clockwise; empty if nothing of it is on the map."""
@@ -54,6 +64,39 @@ class EarthPlacement:
             moved = shapely.transform(world, lambda points, shift=shift: points + np.array([shift, 0]))
             parts += [shapely.geometry.polygon.orient(part, 1.0) for part in self._rounded(moved)]
         return parts
+
+    def place_rings(
+        self, corners: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Closed rings of pixels, ring k being corners[starts[k] : starts[k + 1]], as closed rings of degrees.
+
+        In units of 10^-decimals, with the starts of the rings; outsides that went clockwise on the image, and holes
+        that went the other way, come out as RFC 7946 wants them. For an `even` placement.
+        """
+        points, starts = _in_pieces(corners, starts, self._step)
+        fixed = np.rint(self._degrees(points) * 10.0**self.decimals).astype(np.int64)
+        return (fixed[_backwards(starts)] if self._mirrored else fixed), starts
+
+    def _survey(self, size: Size) -> tuple[bool, bool]:
+        """Whether the placement is even and mirrored, from 17 x 17 places: a side is bent most in its middle."""
+        grid = np.meshgrid(np.linspace(0, size.width, 17), np.linspace(0, size.height, 17))
+        places = np.stack(grid, axis=-1).reshape(-1, 2)
+        step = self._step
+        shifts = [(0, 0), (1, 0), (0, 1), (step / 2, 0), (step, 0), (0, step / 2), (0, step)]
+        found = [self._degrees(places + np.array(shift)) for shift in shifts]
+        if any(len(points) < len(places) for points in found):
+            return False, False
+        here, right, below, *sides = found
+        far = np.ptp(here, axis=0).max() > _WIDEST or (np.abs(here).max(axis=0) > _OUTERMOST).any()
+        pixels = np.stack([right - here, below - here], axis=2)
+        turns = np.linalg.det(pixels)
+        if far or not (np.all(turns > 0) or np.all(turns < 0)):
+            return False, False
+        inverse = np.linalg.inv(pixels)
+        rounded = np.abs(inverse).sum(axis=2).max() * 10.0**-self.decimals / 2
+        bent = [middle - (here + end) / 2 for middle, end in (sides[:2], sides[2:])]
+        off = max(float(np.abs(inverse @ vector[..., None]).max()) for vector in bent)
+        return bool(rounded + off < _EVEN), bool(turns[0] < 0)
 
     def _degrees(self, pixels: Coordinates) -> Coordinates:
         x, y = self._to_degrees.transform(*self._to_ground(pixels[:, 0], pixels[:, 1]))
@@ -110,6 +153,28 @@ def _pixel_to_ground(
     assert georeference.transform is not None
     a, b, c, d, e, f = georeference.transform
     return lambda columns, rows: (a * columns + b * rows + c, d * columns + e * rows + f)
+
+
+def _in_pieces(
+    corners: NDArray[np.int64], starts: NDArray[np.int64], step: float
+) -> tuple[Coordinates, NDArray[np.int64]]:
+    """Closed rings with their sides cut into equal pieces no longer than `step`."""
+    pieces = np.ones(len(corners), np.int64)
+    pieces[:-1] = np.maximum(-(-np.abs(np.diff(corners, axis=0)).max(axis=1) // step), 1)
+    pieces[starts[1:] - 1] = 1
+    points = corners.astype(np.float64)
+    if pieces.max() == 1:
+        return points, starts
+    first = np.cumsum(pieces) - pieces
+    share = (np.arange(pieces.sum()) - np.repeat(first, pieces)) / np.repeat(pieces, pieces)
+    side = np.repeat(np.diff(points, axis=0, append=points[-1:]), pieces, axis=0)
+    return np.repeat(points, pieces, axis=0) + share[:, None] * side, np.append(first, pieces.sum())[starts]
+
+
+def _backwards(starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The places of the rings' corners with every ring turned round."""
+    lengths = np.diff(starts)
+    return np.repeat(starts[:-1] + starts[1:] - 1, lengths) - np.arange(starts[-1])
 
 
 def _unwrapped(ring: Coordinates) -> Coordinates:

@@ -1,200 +1,276 @@
-"""Polygons of equal class, exact and whole, out of a mask that is never in memory.
+"""Polygons of equal class, exact and whole, out of a mask that passes by in strips of rows.
 
-The mask is read tile by tile. A component that touches no inner tile border is finished at once; the others stay open
-and are joined across the borders by union-find, until the front, the last row of tiles, has passed them. So memory
-follows the open components, not the mask. 4-connectivity: components that touch at a corner only stay apart, which is
-what keeps polygons valid. Holes that touch no inner tile border wait beside the pieces and take no part in the union.
+The boundaries of all regions are walked at once (`raster.edges`): horizontal edges are the nodes, sides link them. A
+walk that leaves a strip at its bottom stays open, as one node of the next strip. A ring that closes is either a hole,
+which belongs to whatever walk bounds the region on the hole's left, or the outside of a region, which is then complete:
+every hole ends above the end of its outside. So memory follows the open walks, not the mask, and nothing that comes out
+depends on how the mask was cut into strips.
+
+4-connectivity: regions that touch at a corner only stay apart, which is what keeps polygons valid.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import rasterio.features
-import shapely
 from numpy.typing import NDArray
 
 from foveate.schema import NODATA
-from raster.components import Components, label_components
-from raster.geometry import Region, Size
+from raster.edges import END, START, Edges, Table, Y, edges_of
+from raster.rings import Outline, outline
+from raster.walks import Indices, walks
 
-TILE = 1024
-
-Ring = NDArray[np.float64]
-"""(n, 2) corners (x, y), the last one equal to the first."""
-
-_NONE = -1
+_MOST_PIXELS, _MOST_EDGES = 1 << 22, 1 << 17
+"""Of a strip that is walked at once; what is fed may be any number of rows."""
 
 
-@dataclass(frozen=True)
-class Outline:
-    """One connected component: its value, how many pixels it has, and its polygon in pixel corners of the mask."""
+class Polygonizer:
+    """Takes a mask of `width` columns row by row; changes over time.
 
-    value: int
-    pixels: int
-    polygon: shapely.Polygon
+    `minimum` is asked for each strip, so that it may rise: regions of fewer pixels are left out.
+    """
+
+    def __init__(self, width: int, minimum: Callable[[], int]) -> None:
+        self._minimum = minimum
+        self._above = np.full(width, NODATA, np.uint8)
+        self._y = 0
+        self._open = _Open()
+
+    def add(self, rows: NDArray[np.uint8]) -> Iterator[Outline]:
+        """Take the next rows, uint8 (height, width); gives the regions that end in them, in the order of their ends."""
+        while len(rows):
+            count = _rows_at_once(self._above, rows)
+            yield from self._walk(rows[:count])
+            rows = rows[count:]
+
+    def finish(self) -> Iterator[Outline]:
+        """The regions that end at the mask's lower border; nothing can be added afterwards."""
+        yield from self._walk(np.full((1, len(self._above)), NODATA, np.uint8))
+
+    @property
+    def open_walks(self) -> int:
+        """How many walks go on below the rows that were added: what memory follows."""
+        return len(self._open.walks)
+
+    def _walk(self, rows: NDArray[np.uint8]) -> Iterator[Outline]:
+        edges = edges_of(self._above, rows, self._y)
+        if len(edges.table):
+            self._open, found = _Strip(edges, rows, self._y, self._open).outcome(self._minimum())
+            yield from found
+        self._above, self._y = rows[-1].copy(), self._y + len(rows)
+
+
+def _rows_at_once(above: NDArray[np.uint8], rows: NDArray[np.uint8]) -> int:
+    """How many of `rows` may be walked at once: noise has many more edges than a forest."""
+    rows = rows[: max(1, _MOST_PIXELS // rows.shape[1])]
+    changes = np.concatenate([[np.count_nonzero(rows[0] != above)], np.count_nonzero(rows[1:] != rows[:-1], axis=1)])
+    return max(1, int(np.searchsorted(np.cumsum(changes), _MOST_EDGES, "right")))
 
 
 @dataclass
-class _Open:
-    """A component that the tiles to come may still enlarge."""
+class _Walk:
+    """A walk that is open at both ends, and the holes on its right; both grow with the strips.
+
+    `parts` are tables of edges and the walks that it took in, in order; areas are in pixels, a hole's is negative.
+    """
 
     value: int
-    pixels: int
-    pieces: list[shapely.Polygon] = field(default_factory=list)
-    holes: list[Ring] = field(default_factory=list)
+    area: int
+    parts: list["Table | _Walk"]
+    holes: list[Table] = field(default_factory=list)
+    holes_area: int = 0
 
-    def absorb(self, other: "_Open") -> None:
-        self.pixels += other.pixels
-        self.pieces += other.pieces
-        self.holes += other.holes
-
-    def closed(self) -> Outline:
-        whole = self.pieces[0] if len(self.pieces) == 1 else shapely.union_all(self.pieces)
-        rings = [_without_collinear(shapely.get_coordinates(ring)) for ring in (whole.exterior, *whole.interiors)]
-        return Outline(self.value, self.pixels, shapely.Polygon(rings[0], rings[1:] + self.holes))
-
-
-def outlines(
-    size: Size, read: Callable[[Region], NDArray[np.uint8]], minimum: Callable[[], int], tile: int = TILE
-) -> Iterator[Outline]:
-    """The components of a mask with at least `minimum()` pixels, in the order in which they close; never those of 255.
-
-    read: gives the values of a region, uint8 (height, width). minimum: asked again for every tile, so that it may rise.
-    """
-    front = _Front(size)
-    for y in range(0, size.height, tile):
-        for x in range(0, size.width, tile):
-            region = Region(x, y, tile, tile).intersection(Region.of(size))
-            values = read(region)
-            if values.min() == NODATA:
-                front.skip(region)
-                continue
-            yield from front.add(region, label_components(values), minimum())
-        for outline in front.passed(last=y + tile >= size.height):
-            if outline.pixels >= minimum():
-                yield outline
-
-
-class _Front:
-    """The open components, and which of them lie along the last row of tiles and the last tile's right side."""
-
-    def __init__(self, size: Size) -> None:
-        self._size = size
-        self._open: dict[int, _Open] = {}
-        self._parents: dict[int, int] = {}
-        self._next = 0
-        self._above = np.full(size.width, _NONE, dtype=np.int64)
-        self._left = np.empty(0, dtype=np.int64)
-
-    def skip(self, region: Region) -> None:
-        """Pass a tile that holds no class."""
-        self._above[region.x : region.x1] = _NONE
-        self._left = np.full(region.height, _NONE, dtype=np.int64)
-
-    def add(self, region: Region, components: Components, minimum: int) -> Iterator[Outline]:
-        """Take a tile in; gives its components that are complete."""
-        labels = components.labels
-        on_border = np.zeros(len(components.values), dtype=bool)
-        for side in self._inner_sides(region, labels):
-            on_border[side] = True
-        examined = components.values != NODATA
-        open_labels = np.flatnonzero(on_border & examined)
-        numbers = np.full(len(components.values), _NONE, dtype=np.int64)
-        numbers[open_labels] = np.arange(self._next, self._next + len(open_labels))
-        wanted = examined & (on_border | (components.areas >= minimum))
-        for label, polygon in _polygons(region, labels, wanted):
-            grown = _Open(int(components.values[label]), int(components.areas[label]))
-            if on_border[label]:
-                shell, grown.holes = _without_private_holes(polygon, region)
-                grown.pieces.append(shell)
-                number = int(numbers[label])
-                self._open[number] = grown
-                self._parents[number] = number
+    def tables(self) -> Iterator[Table]:
+        """All edges in order."""
+        stack: list[Table | _Walk] = [self]
+        while stack:
+            part = stack.pop()
+            if isinstance(part, _Walk):
+                stack += reversed(part.parts)
             else:
-                yield Outline(grown.value, grown.pixels, polygon)
-        self._next += len(open_labels)
-        self._join(region, numbers[labels[0]], numbers[labels[:, 0]])
-        self._above[region.x : region.x1] = numbers[labels[-1]]
-        self._left = numbers[labels[:, -1]]
-
-    def passed(self, last: bool) -> Iterator[Outline]:
-        """The components that no tile to come can reach, once a row of tiles is complete."""
-        present, where = np.unique(self._above, return_inverse=True)
-        roots = [_NONE if number == _NONE else self._root(number) for number in present.tolist()]
-        self._above = np.array(roots, dtype=np.int64)[where]
-        alive = set() if last else set(roots)
-        for number in [number for number in self._open if number not in alive]:
-            yield self._open.pop(number).closed()
-        self._parents = {number: number for number in self._open}
-
-    def _inner_sides(self, region: Region, labels: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
-        if region.y > 0:
-            yield labels[0]
-        if region.y1 < self._size.height:
-            yield labels[-1]
-        if region.x > 0:
-            yield labels[:, 0]
-        if region.x1 < self._size.width:
-            yield labels[:, -1]
-
-    def _join(self, region: Region, top: NDArray[np.int64], left: NDArray[np.int64]) -> None:
-        if region.y > 0:
-            self._join_side(self._above[region.x : region.x1], top)
-        if region.x > 0:
-            self._join_side(self._left, left)
-
-    def _join_side(self, before: NDArray[np.int64], after: NDArray[np.int64]) -> None:
-        both = (before != _NONE) & (after != _NONE)
-        for a, b in np.unique(np.stack([before[both], after[both]], axis=1), axis=0).tolist():
-            root, other = self._root(a), self._root(b)
-            if root != other and self._open[root].value == self._open[other].value:
-                if len(self._open[root].pieces) < len(self._open[other].pieces):
-                    root, other = other, root
-                self._open[root].absorb(self._open.pop(other))
-                self._parents[other] = root
-
-    def _root(self, number: int) -> int:
-        while self._parents[number] != number:
-            self._parents[number] = self._parents[self._parents[number]]
-            number = self._parents[number]
-        return number
+                yield part
 
 
-def _polygons(
-    region: Region, labels: NDArray[np.int32], wanted: NDArray[np.bool_]
-) -> Iterator[tuple[int, shapely.Polygon]]:
-    """(label, polygon) of the wanted components, in the mask's pixel corners."""
-    if not wanted.any():
-        return
-    origin = np.array([region.x, region.y], dtype=np.float64)
-    for geometry, label in rasterio.features.shapes(labels, mask=wanted[labels], connectivity=4):
-        rings = [np.asarray(ring) + origin for ring in geometry["coordinates"]]
-        polygon = shapely.Polygon(rings[0], rings[1:])
-        if not polygon.is_valid:
-            # GDAL lets a ring touch itself at a corner; the standard wants two rings there.
-            polygon = shapely.make_valid(polygon)
-        yield int(label), polygon
+@dataclass(frozen=True)
+class _Open:
+    """The walks that cross the row of corners under the last row of pixels.
+
+    `heads` (n,) are the columns of corners at which they come up from below, `tails` those at which they go down.
+    """
+
+    walks: list[_Walk] = field(default_factory=list)
+    heads: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    tails: Indices = field(default_factory=lambda: np.empty(0, np.int64))
 
 
-def _without_private_holes(polygon: shapely.Polygon, region: Region) -> tuple[shapely.Polygon, list[Ring]]:
-    """The polygon with only those holes that touch the tile's border, and the other holes."""
-    shared: list[Ring] = []
-    private: list[Ring] = []
-    for interior in polygon.interiors:
-        ring = shapely.get_coordinates(interior)
-        (x0, y0), (x1, y1) = ring.min(axis=0), ring.max(axis=0)
-        inside = region.x < x0 and region.y < y0 and x1 < region.x1 and y1 < region.y1
-        (private if inside else shared).append(ring)
-    if not private:
-        return polygon, []
-    return shapely.Polygon(polygon.exterior, shared), private
+@dataclass(frozen=True)
+class _Sides:
+    """Ends of vertical sides in the order of their places: column * height of the strip + row."""
+
+    places: Indices
+    nodes: Indices
+
+    @classmethod
+    def of(cls, places: Indices, nodes: Indices) -> "_Sides":
+        order = np.argsort(places)
+        return cls(places[order], nodes[order])
+
+    def above(self, places: Indices) -> Indices:
+        """The nodes of the nearest ends above these places."""
+        return self.nodes[np.searchsorted(self.places, places, "left") - 1]
 
 
-def _without_collinear(ring: Ring) -> Ring:
-    """The ring without the corners at which it does not turn; its sides are parallel to the axes."""
-    corners = ring[:-1]
-    before = corners - np.roll(corners, 1, axis=0)
-    after = np.roll(corners, -1, axis=0) - corners
-    turning = corners[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
-    return np.concatenate([turning, turning[:1]])
+class _Strip:
+    """The walks of one strip. Nodes: first the walks that were open before, then the strip's edges.
+
+    A chain of nodes is a walk of the whole strip: closed it is a ring, else it stays open.
+    """
+
+    def __init__(self, edges: Edges, rows: NDArray[np.uint8], y: int, before: _Open) -> None:
+        self._edges, self._rows, self._y, self._before = edges, rows, y, before
+        self._known = len(before.walks)
+        self._tops, following = self._linked()
+        self._walks = walks(following)
+        order, starts = self._walks.order, self._walks.starts
+        self._table = edges.table[np.maximum(order - self._known, 0)]
+        self._mixed = np.minimum.reduceat(order, starts[:-1]) < self._known
+        own = np.concatenate([np.array([walk.area for walk in before.walks], np.int64), edges.areas])
+        self._areas = np.add.reduceat(own[order], starts[:-1])
+
+    def outcome(self, minimum: int) -> tuple[_Open, list[Outline]]:
+        """What is open after the strip, and the regions of at least `minimum` pixels that end in it."""
+        closed, last = self._walks.closed, self._last_edges()
+        holes = np.flatnonzero(closed & (self._areas < 0))
+        inside = self._inside(holes, self._owners(holes, last[holes]))
+        ends = np.flatnonzero(closed & (self._areas > 0))
+        ends = ends[np.argsort(last[ends])]
+        pixels = self._areas[ends] + inside.areas[ends]
+        kept = pixels >= minimum
+        found = [
+            outline(self._value(end), count, [self._ring(end), *inside.tables(end)])
+            for end, count in zip(ends[kept].tolist(), pixels[kept].tolist(), strict=True)
+        ]
+        return self._open_after(np.flatnonzero(~closed), inside), found
+
+    def _linked(self) -> tuple[_Sides, Indices]:
+        """The upper ends of the north-going sides, and the node that follows each node."""
+        edges, before, known, height = self._edges, self._before, self._known, self._height
+        row = edges.table[:, Y] - np.int64(self._y) + 1
+        start, end = edges.table[:, START] * height + row, edges.table[:, END] * height + row
+        old, nodes = np.arange(known), known + np.arange(len(row))
+        north, south = edges.from_north, edges.to_south
+        tops = _Sides.of(np.concatenate([before.heads * height, start[north]]), np.concatenate([old, nodes[north]]))
+        downs = _Sides.of(np.concatenate([before.tails * height, end[south]]), np.concatenate([old, nodes[south]]))
+        following = np.arange(known + len(row))
+        following[downs.above(start[~north])] = nodes[~north]
+        following[nodes[~south]] = tops.above(end[~south])
+        return tops, following
+
+    @property
+    def _height(self) -> np.int64:
+        return np.int64(len(self._rows) + 1)
+
+    def _last_edges(self) -> Indices:
+        """(chains,): the place, row by row from the right, of the lowest and then leftmost edge of the strip."""
+        width = self._rows.shape[1]
+        places = (self._edges.table[:, Y] - np.int64(self._y)) * (width + 1) + width - self._edges.left
+        places = np.concatenate([np.full(self._known, -1), places])
+        last: Indices = np.maximum.reduceat(places[self._walks.order], self._walks.starts[:-1])
+        return last
+
+    def _owners(self, holes: Indices, last: Indices) -> Indices:
+        """(chains,): the chain that bounds, directly or over other holes, the region around each hole; else itself.
+
+        The pixel under a hole's last edge is the region's. Its row is followed to the left, to the region's side.
+        """
+        owner = np.arange(len(self._areas))
+        if len(holes):
+            width = self._rows.shape[1]
+            y, x = last // (width + 1), width - last % (width + 1)
+            needed, row = np.unique(y, return_inverse=True)
+            rows = self._rows[needed]
+            begins = np.ones(rows.shape, bool)
+            begins[:, 1:] = rows[:, 1:] != rows[:, :-1]
+            runs = np.flatnonzero(begins)
+            left = runs[np.searchsorted(runs, row * width + x, "right") - 1] - row * width
+            owner[holes] = self._walks.chain_of[self._tops.above(left * self._height + y + 2)]
+            while not np.array_equal(farther := owner[owner], owner):
+                owner = farther
+        return owner
+
+    def _inside(self, holes: Indices, owner: Indices) -> "_Inside":
+        """The holes of every chain: rings of this strip, and what the walks from before held already."""
+        held: dict[int, list[_Walk]] = {}
+        areas = np.zeros_like(self._areas)
+        np.add.at(areas, owner[holes], self._areas[holes])
+        for chain, walk in zip(self._walks.chain_of[: self._known].tolist(), self._before.walks, strict=True):
+            if walk.holes:
+                held.setdefault(int(owner[chain]), []).append(walk)
+                areas[owner[chain]] += walk.holes_area
+        order = np.argsort(owner[holes], kind="stable")
+        return _Inside(areas, held, holes[order], owner[holes][order], self._ring)
+
+    def _ring(self, chain: int) -> Table:
+        """The edges of a closed chain; the first is the highest, and of these the leftmost."""
+        start, end = self._walks.starts[chain : chain + 2]
+        if not self._mixed[chain]:
+            return self._table[start:end].copy()
+        table = np.concatenate(list(self._walk(chain).tables()))
+        first = np.lexsort((np.minimum(table[:, START], table[:, END]), table[:, Y]))[0]
+        return np.roll(table, -first, axis=0)
+
+    def _walk(self, chain: int) -> _Walk:
+        """The chain as a walk, without its holes."""
+        start, end = self._walks.starts[chain : chain + 2].tolist()
+        nodes = self._walks.order[start:end]
+        parts: list[Table | _Walk] = []
+        done = 0
+        for index in np.flatnonzero(nodes < self._known).tolist() if self._mixed[chain] else ():
+            if index > done:
+                parts.append(self._table[start + done : start + index].copy())
+            parts.append(self._before.walks[nodes[index]])
+            done = index + 1
+        if start + done < end:
+            parts.append(self._table[start + done : end].copy())
+        return _Walk(self._value(chain), int(self._areas[chain]), parts)
+
+    def _value(self, chain: int) -> int:
+        node = int(self._walks.order[self._walks.starts[chain]])
+        return self._before.walks[node].value if node < self._known else int(self._edges.values[node - self._known])
+
+    def _open_after(self, chains: Indices, inside: "_Inside") -> _Open:
+        """The open chains as walks, those that the strip did not touch as they were."""
+        starts, order = self._walks.starts, self._walks.order
+        first, final = order[starts[chains]], order[starts[chains + 1] - 1]
+        grown: list[_Walk] = []
+        for chain, node, alone in zip(chains.tolist(), first.tolist(), (first == final).tolist(), strict=True):
+            walk = self._before.walks[node] if alone and node < self._known else self._walk(chain)
+            walk.holes, walk.holes_area = inside.tables(chain), int(inside.areas[chain])
+            grown.append(walk)
+        heads = np.concatenate([self._before.heads, self._edges.table[:, START]])
+        tails = np.concatenate([self._before.tails, self._edges.table[:, END]])
+        return _Open(grown, heads[first], tails[final])
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """The holes of each chain: `areas` (chains,), their sum; `held` by walks from before; and the strip's rings.
+
+    `rings` are chains, in the order of their `owners`.
+    """
+
+    areas: Indices
+    held: dict[int, list[_Walk]]
+    rings: Indices
+    owners: Indices
+    ring: Callable[[int], Table]
+
+    def tables(self, chain: int) -> list[Table]:
+        """The holes of one chain. The longest list that was held is continued, not copied."""
+        held = sorted(self.held.get(chain, ()), key=lambda walk: -len(walk.holes))
+        tables = held[0].holes if held else []
+        for walk in held[1:]:
+            tables += walk.holes
+        first, end = np.searchsorted(self.owners, (chain, chain + 1))
+        tables += map(self.ring, self.rings[first:end].tolist())
+        return tables

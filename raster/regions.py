@@ -1,66 +1,32 @@
-"""regions.geojson: the classes of a mask as polygons, streamed from disk to disk.
+"""regions.geojson: the classes of a mask as polygons, written while the mask is still being made.
 
-Slides and images without a place on Earth follow QuPath's conventions, in level-0 pixels; georeferenced ones RFC 7946.
-`python -m raster.regions` reads a RegionsJob as JSON from stdin and prints the summary: vectorising holds the
-interpreter's lock, so it runs in a process of its own.
+`python -m raster.regions` is the process that does it, for it holds the interpreter's lock: it takes a line of JSON, a
+RegionsJob, from stdin, after it the mask's pixels row by row, and prints the summary.
 """
 
+import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import uuid
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 import numpy as np
-import rasterio
-import shapely
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from foveate import errors
 from foveate.errors import Dismissed, FoveateError, Unexpected
-from foveate.schema import ClassCard, SpacingInfo
-from raster.cog import CACHE_BYTES, reading_back
-from raster.geometry import Region, Size
-from raster.georeference import Georeference
-from raster.overviews import window_of
-from raster.placement import EarthPlacement, on_earth
-from raster.polygonize import Outline, outlines
-from raster.statistics import area
+from foveate.schema import NODATA
+from raster.features import Features, RegionsJob
+from raster.polygonize import Polygonizer
 from raster.whole_file import whole_file
 
-_NAMESPACE = uuid.UUID("6f3c1d0e-52f4-5c55-9b0c-8f5d3a1f7e21")
-"""Of the regions' ids: the uuid5 of a class and a geometry in level-0 pixels."""
-
-_POLL_SECONDS = 0.2
-
-
-class RegionsJob(BaseModel):
-    """All that the polygons of one mask depend on.
-
-    `georeference`, `spacing` and `bounds` are the image's, at level 0; `region` is what the mask covers of it, in
-    level-0 pixels, and the side of a mask pixel is `mask_downsample` of those. Components below `minimum_area` [mask
-    pixels] are left out, and if more than `maximum_regions` remain, the minimum rises until no more do.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    mask: Path
-    out: Path
-    classes: tuple[ClassCard, ...]
-    region: Region
-    mask_downsample: int = 1
-    georeference: Georeference = Georeference()
-    spacing: SpacingInfo | None = None
-    frame: str = "level-0"
-    bounds: tuple[int, int, int, int] | None = None
-    minimum_area: int = 16
-    maximum_regions: int = 200_000
+_STRIP_PIXELS = 1 << 22
 
 
 class RegionsSummary(BaseModel):
@@ -74,55 +40,97 @@ class RegionsSummary(BaseModel):
     """Pixels of a class that are in no polygon, since their component is too small."""
 
 
-def write_regions_in_process(job: RegionsJob, check: Callable[[], None] = lambda: None) -> RegionsSummary:
-    """`write_regions` in a child process. `check` is called a few times a second; if it raises, the child is killed."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "raster.regions"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
+class RegionsProcess:
+    """`write_regions` in a child process that is fed row by row. A context manager, whose end is the child's.
+
+    Whoever writes rows that the child is not ready for waits. For one thread at a time.
+    """
+
+    def __init__(self, job: RegionsJob) -> None:
+        self._job = job
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "raster.regions"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._send(job.model_dump_json().encode() + b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        self.close()
+
+    def kill(self) -> None:
+        """End the child, which breaks the pipe of whoever writes to it; from any thread."""
+        self._child.kill()
+
+    def close(self) -> None:
+        """Free what a child that has ended, or was killed, left."""
+        for pipe in (self._child.stdin, self._child.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self._child.wait()
+        for left in self._job.out.parent.glob(f".{self._job.out.name}.*.part"):
+            left.unlink()
+
+    def write(self, rows: NDArray[np.uint8]) -> None:
+        """Hand over the next rows of the mask, uint8 (height, width). Raises what ended the child."""
+        self._send(np.ascontiguousarray(rows).data)
+
+    def end(self) -> None:
+        """Say that every row was written; the child finishes its file."""
+        assert self._child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._child.stdin.close()
+
+    def summary(self) -> RegionsSummary:
+        """Wait for the child's end. Raises what ended it otherwise."""
+        self._child.wait()
+        return self._answer()
+
+    def _send(self, content: bytes | memoryview) -> None:
+        assert self._child.stdin is not None
         try:
-            answer = _communicate(child, job.model_dump_json(), check)
-        except BaseException:
-            child.kill()
+            self._child.stdin.write(content)
+            self._child.stdin.flush()
+        except BrokenPipeError:
+            self._child.wait()
+            self._answer()
             raise
-    if child.returncode == 0:
-        return RegionsSummary.model_validate_json(answer)
-    if child.returncode == 1 and answer:
-        error = json.loads(answer)
-        raise getattr(errors, error["kind"])(error["message"], hint=error["hint"])
-    raise Unexpected(
-        f"the process that vectorises {job.mask.name} ended with {child.returncode}",
-        hint="it may have run out of memory; use a mask_downsample of 2 or more",
-    )
+
+    def _answer(self) -> RegionsSummary:
+        assert self._child.stdout is not None
+        answer = self._child.stdout.read()
+        if self._child.returncode == 0:
+            return RegionsSummary.model_validate_json(answer)
+        if self._child.returncode == 1 and answer:
+            error = json.loads(answer)
+            raise getattr(errors, error["kind"])(error["message"], hint=error["hint"])
+        raise Unexpected(
+            f"the process that vectorises {self._job.out.parent.name} ended with {self._child.returncode}",
+            hint="it may have run out of memory; use a mask_downsample of 2 or more",
+        )
 
 
-def write_regions(job: RegionsJob) -> RegionsSummary:
-    """Write the polygons of `job.mask` to `job.out`. Raises DiskFull."""
-    describe = _Description(job)
-    with (
-        whole_file(job.out) as partial,
-        tempfile.TemporaryFile(dir=job.out.parent) as file,
-        rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
-        reading_back(job.mask) as mask,
-    ):
+def write_regions(job: RegionsJob, strips: Iterator[NDArray[np.uint8]]) -> RegionsSummary:
+    """Write the polygons of a mask that comes in strips of whole rows to `job.out`. Raises DiskFull."""
+    features = Features(job)
+    with whole_file(job.out) as partial, tempfile.TemporaryFile(dir=job.out.parent) as file:
         spool = _Spool(file, job.minimum_area, job.maximum_regions)
+        polygonizer = Polygonizer(job.mask_size.width, lambda: spool.minimum)
         examined = 0
-        parent = os.getppid()
-
-        def read(region: Region) -> NDArray[np.uint8]:
-            nonlocal examined
-            if os.getppid() != parent:
-                raise Dismissed("the process that asked for the polygons is gone", hint="submit the job again")
-            values: NDArray[np.uint8] = mask.read(1, window=window_of(region))
-            examined += int(np.count_nonzero(values != mask.nodata))
-            return values
-
-        for outline in outlines(Size(mask.width, mask.height), read, lambda: spool.minimum):
-            feature = describe.feature(outline)
-            if feature is not None:
-                spool.append(feature, outline.pixels)
+        for rows in strips:
+            examined += int(np.count_nonzero(rows != NODATA))
+            for feature in features.of(polygonizer.add(rows)):
+                spool.append(feature.line, feature.pixels)
+        for feature in features.of(polygonizer.finish()):
+            spool.append(feature.line, feature.pixels)
         regions, pixels = spool.settle()
         summary = RegionsSummary(regions=regions, minimum_area=spool.minimum, dropped_pixels=examined - pixels)
-        _write_collection(partial, describe.collection(summary), spool)
+        _write_collection(partial, _members(job, features, summary), spool)
     return summary
 
 
@@ -137,6 +145,8 @@ class _Spool:
         self._end = 0
 
     def append(self, feature: bytes, area: int) -> None:
+        if area < self.minimum:
+            return
         self._file.write(feature)
         for column, value in ((self._areas, area), (self._offsets, self._end), (self._lengths, len(feature))):
             column.append(value)
@@ -161,82 +171,19 @@ class _Spool:
             yield self._file.read(length)
 
 
-class _Description:
-    """What the file says about each region, and about itself."""
-
-    def __init__(self, job: RegionsJob) -> None:
-        self._job = job
-        self._classes = {card.value: card for card in job.classes}
-        size = Size(job.region.x1, job.region.y1)
-        self._earth = EarthPlacement(job.georeference, size) if on_earth(job.georeference) else None
-
-    def feature(self, outline: Outline) -> bytes | None:
-        """One feature as a line of JSON; None if no corner of it has a place on the map."""
-        polygon = self._level0(outline.polygon)
-        parts = [polygon] if self._earth is None else self._earth.place(polygon)
-        if not parts:
-            return None
-        identity = bytes([outline.value]) + shapely.to_wkb(polygon, byte_order=1)
-        content = {
-            "type": "Feature",
-            "id": str(uuid.uuid5(_NAMESPACE, identity.hex())),
-            "geometry": self._geometry(parts),
-            "properties": self._properties(outline.value, int(polygon.area)),
-        }
-        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-
-    def collection(self, summary: RegionsSummary) -> dict[str, Any]:
-        """The file's own members."""
-        job = self._job
-        frame = "longitude and latitude (WGS 84)" if self._earth else f"{job.frame} pixels, origin top left, y down"
-        content: dict[str, Any] = {
-            "frame": frame,
-            "minimum_area_px": summary.minimum_area * job.mask_downsample**2,
-            "dropped_px": summary.dropped_pixels * job.mask_downsample**2,
-            "regions": summary.regions,
-        }
-        if job.bounds is not None and self._earth is None:
-            # Viewers that crop a slide to its scanner bounds subtract this from every coordinate.
-            content["bounds_offset_px"] = job.bounds[:2]
-        return content
-
-    def _level0(self, polygon: shapely.Polygon) -> shapely.Polygon:
-        """From mask pixels to level-0 pixels; the last mask pixel may hang over the image and is cut."""
-        region, factor = self._job.region, self._job.mask_downsample
-        end = np.array([region.x1, region.y1], dtype=np.float64)
-        return shapely.transform(
-            polygon, lambda corners: np.minimum(corners * factor + np.array([region.x, region.y]), end)
-        )
-
-    def _geometry(self, parts: list[shapely.Polygon]) -> dict[str, Any]:
-        polygons = [[self._ring(ring) for ring in (part.exterior, *part.interiors)] for part in parts]
-        if len(polygons) == 1:
-            return {"type": "Polygon", "coordinates": polygons[0]}
-        return {"type": "MultiPolygon", "coordinates": polygons}
-
-    def _ring(self, ring: Any) -> list[list[float]]:
-        corners = shapely.get_coordinates(ring)
-        if self._earth is None:
-            return corners.astype(np.int64).tolist()  # type: ignore[no-any-return]
-        return np.round(corners, self._earth.decimals).tolist()  # type: ignore[no-any-return]
-
-    def _properties(self, value: int, pixels: int) -> dict[str, Any]:
-        card = self._classes[value]
-        measurements: dict[str, float] = {"Area px^2": pixels}
-        size, unit = area(pixels, self._job.spacing)
-        if unit != "px":
-            measurements["Area µm^2" if unit == "um2" else "Area m^2"] = size
-        return {
-            "objectType": "annotation",
-            "classification": {"name": card.name, "color": list(card.color)},
-            "isLocked": True,
-            "class": card.name,
-            "value": value,
-            "color": list(card.color),
-            "area": size,
-            "area_unit": unit,
-            "measurements": measurements,
-        }
+def _members(job: RegionsJob, features: Features, summary: RegionsSummary) -> dict[str, Any]:
+    """What the file says about itself."""
+    on_map = features.earth is not None
+    content: dict[str, Any] = {
+        "frame": "longitude and latitude (WGS 84)" if on_map else f"{job.frame} pixels, origin top left, y down",
+        "minimum_area_px": summary.minimum_area * job.mask_downsample**2,
+        "dropped_px": summary.dropped_pixels * job.mask_downsample**2,
+        "regions": summary.regions,
+    }
+    if job.bounds is not None and not on_map:
+        # Viewers that crop a slide to its scanner bounds subtract this from every coordinate.
+        content["bounds_offset_px"] = job.bounds[:2]
+    return content
 
 
 def _write_collection(path: Path, members: dict[str, Any], spool: _Spool) -> None:
@@ -248,19 +195,22 @@ def _write_collection(path: Path, members: dict[str, Any], spool: _Spool) -> Non
         file.write(b"\n]}\n")
 
 
-def _communicate(child: subprocess.Popen[str], request: str, check: Callable[[], None]) -> str:
-    unsent: str | None = request
-    while True:
-        try:
-            return child.communicate(unsent, timeout=_POLL_SECONDS)[0]
-        except subprocess.TimeoutExpired:
-            unsent = None
-            check()
+def _strips(job: RegionsJob, pixels: IO[bytes]) -> Iterator[NDArray[np.uint8]]:
+    """The mask from a stream of its pixels; a stream that ends early is that of a parent that has."""
+    size = job.mask_size
+    most = max(1, _STRIP_PIXELS // size.width)
+    for y in range(0, size.height, most):
+        rows = min(most, size.height - y)
+        content = pixels.read(rows * size.width)
+        if len(content) < rows * size.width:
+            raise Dismissed("the process that asked for the polygons is gone", hint="submit the job again")
+        yield np.frombuffer(content, np.uint8).reshape(rows, size.width)
 
 
 def _main() -> int:
     try:
-        summary = write_regions(RegionsJob.model_validate_json(sys.stdin.read()))
+        job = RegionsJob.model_validate_json(sys.stdin.buffer.readline())
+        summary = write_regions(job, _strips(job, sys.stdin.buffer))
     except FoveateError as error:
         answer = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
         sys.stdout.write(json.dumps(answer))

@@ -33,7 +33,7 @@ class MaskWriter:
     """Takes a mask piece by piece in any order, each pixel once, and ends with a cloud-optimised GeoTIFF.
 
     What is never written stays 255. Memory does not follow the mask: the pieces go to a sparse file in `scratch`, a
-    directory on the disk of the result. Used by one thread; a context manager, which removes what it left there.
+    directory on the disk of the result. For one thread at a time; a context manager, which closes it.
     """
 
     def __init__(self, scratch: Path, size: Size, classes: Sequence[ClassCard], georeference: Georeference) -> None:
@@ -59,6 +59,10 @@ class MaskWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove what is left in `scratch`."""
         try:
             with writing(self._scratch):
                 self._dataset.close()

@@ -1,25 +1,34 @@
-"""From committed labels to the files of a result: mask, foveation map, polygons, overlay, statistics."""
+"""From committed labels to the files of a result: mask, foveation map, polygons, overlay, statistics.
 
+Beside inference: rows of the mask that no later patch touches are handed on at once, in a thread of its own, to the
+mask's writer and to the process that vectorises. The canvas stays the truth: a job that is taken up again hands its
+committed rows on from there. Memory: one row of pieces, as wide as the mask and as high as a block, whatever the
+image's height.
+"""
+
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveate.schema import NODATA, SpacingInfo
+from raster.features import RegionsJob
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.overlay import read_mask, write_overlay
-from raster.regions import RegionsJob, RegionsSummary, write_regions_in_process
+from raster.regions import RegionsProcess, RegionsSummary
 from raster.source import Plane
 from raster.statistics import statistics
 from raster.whole_file import write_json
 from raster.write import MaskWriter, write_foveation
-from worker.canvas import Canvas, Tally
+from worker.canvas import Canvas
 from worker.job import Job
-from worker.placement import Piece, Placement
+from worker.placement import Piece, Placement, Span
 from worker.plan import EXAMINED, Plan
 
 _OVERLAY_SIDE = 2048
@@ -27,60 +36,122 @@ _OVERLAY_SIDE = 2048
 _LEAST_AREA, _MOST_AREA = 16, 64
 
 
-@dataclass(frozen=True)
-class Assembled:
-    """What the manifest says about the assembled files."""
+class Assembly:
+    """Takes rows of the mask as they become final, and ends with every file of the result but the manifest.
 
-    tally: Tally
-    damaged: frozenset[Region]
-    pixels_decoded: int
-    regions: RegionsSummary
-
-
-def assemble(
-    job: Job, plan: Plan, canvas: Canvas, out: Path, seen_damage: frozenset[Region], step: Callable[[str], None]
-) -> Assembled:
-    """Write every file of the result but the manifest into the existing directory `out`.
-
-    `seen_damage`: level-0 regions that are known to be damaged before any block says so. `step` is called with the name
-    of each stage as it begins, and often within long ones; it may raise to stop.
+    A context manager, which ends what still runs. Its methods are for one thread; the work is done in another.
     """
-    step("mask")
-    place = Georeference.of(job.info, job.fit.spacing)
-    region, m = job.placement.region_l0, job.spec.options.mask_downsample
-    mask = out / "mask.tif"
-    with MaskWriter(
-        out.parent, job.placement.mask_size, job.card.classes, place.regridded(region.x, region.y, m, m)
-    ) as writer:
-        tally, damaged, decoded = _write_labels(
-            job, canvas, writer, seen_damage | job.known_damage, lambda: step("mask")
+
+    def __init__(self, job: Job, plan: Plan, canvas: Canvas, out: Path) -> None:
+        """`out` exists. Reads the overlay's picture at once, so that nothing is decoded after the last patch."""
+        self._job, self._plan, self._canvas, self._out = job, plan, canvas, out
+        self._picture = _picture(job)
+        self._rows = job.placement.row_spans
+        self._known: list[frozenset[Region]] = []
+        self._begin()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.kill()
+        self._thread.shutdown(cancel_futures=True)
+        self._files.close()
+
+    def hand_on(self, block_row: int, damaged: frozenset[Region]) -> None:
+        """Every block down to `block_row` is committed, its seams are closed, and `damaged` is known so far.
+
+        Raises what the work on earlier rows raised.
+        """
+        while self._tasks and self._tasks[0].done():
+            self._tasks.popleft().result()
+        for rows in self._rows[len(self._known) :]:
+            if max(rows.owners) > block_row:
+                break
+            self._known.append(damaged)
+            self._tasks.append(self._thread.submit(self._files.take, rows, damaged))
+
+    def finish(self, damaged: frozenset[Region], step: Callable[[], None]) -> RegionsSummary:
+        """The rest, once every row was handed on; `step` is called every second, and may raise to stop.
+
+        Damage may show after rows that it touches were handed on, if only a later patch reads that level of the file.
+        All rows are then written again: that is rare, and by now all damage is known.
+        """
+        seen = zip(self._rows, self._known, strict=True)
+        if any(_touched(self._job.placement, rows, damaged - known) for rows, known in seen):
+            self.__exit__(None, None, None)
+            self._known.clear()
+            self._begin()
+            self.hand_on(len(self._job.placement.blocks.row_spans), damaged)
+        last = self._thread.submit(self._files.finish, self._plan, self._picture)
+        while not wait([last], timeout=1.0).done:
+            step()
+        for task in self._tasks:
+            task.result()
+        return last.result()
+
+    def _begin(self) -> None:
+        self._files = _Files(self._job, self._canvas, self._out)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="assemble")
+        self._tasks: deque[Future[None]] = deque()
+
+
+class _Files:
+    """The files that grow with the rows: the mask and the polygons. Changes over time; used by one thread."""
+
+    def __init__(self, job: Job, canvas: Canvas, out: Path) -> None:
+        self._job, self._canvas, self._out = job, canvas, out
+        self._place = Georeference.of(job.info, job.fit.spacing)
+        region, m = job.placement.region_l0, job.spec.options.mask_downsample
+        grid = self._place.regridded(region.x, region.y, m, m)
+        self._mask = MaskWriter(out.parent, job.placement.mask_size, job.card.classes, grid)
+        self._regions = RegionsProcess(
+            RegionsJob(
+                out=out / "regions.geojson",
+                classes=tuple(job.card.classes),
+                region=region,
+                mask_downsample=m,
+                georeference=self._place,
+                spacing=job.fit.spacing,
+                frame=job.info.frame,
+                bounds=job.info.bounds,
+                minimum_area=minimum_area(job.placement.mask_size),
+            )
         )
-        _ticking(lambda: writer.finish(mask), lambda: step("mask"))
-        counts = writer.counts
-    step("foveation")
-    _write_foveation(job, plan, out / "foveation.tif", place)
-    write_json(out / "statistics.json", statistics(job.card.classes, counts.tolist(), _mask_spacing(job)))
-    step("regions")
-    regions = write_regions_in_process(
-        RegionsJob(
-            mask=mask,
-            out=out / "regions.geojson",
-            classes=tuple(job.card.classes),
-            region=region,
-            mask_downsample=m,
-            georeference=place,
-            spacing=job.fit.spacing,
-            frame=job.info.frame,
-            bounds=job.info.bounds,
-            minimum_area=minimum_area(job.placement.mask_size),
-        ),
-        lambda: step("regions"),
-    )
-    step("overlay")
-    picture = _picture(job)
-    labels = read_mask(mask, Size(picture.shape[1], picture.shape[0]))
-    write_overlay(out / "overlay.png", picture, labels, job.card.classes, counts.tolist())
-    return Assembled(tally, damaged, decoded, regions)
+
+    def kill(self) -> None:
+        """End the process; whoever waits for it gets an error. From any thread."""
+        self._regions.kill()
+
+    def close(self) -> None:
+        self._regions.close()
+        self._mask.close()
+
+    def take(self, rows: Span, damaged: frozenset[Region]) -> None:
+        """Write one row of pieces, with what is damaged as no data."""
+        placement = self._job.placement
+        band = np.empty((rows.end_m - rows.start_m, placement.mask_size.width), np.uint8)
+        for columns in placement.column_spans:
+            piece = Piece(rows, columns)
+            labels = labels_of(placement, self._canvas, piece)
+            band[:, columns.start_m : columns.end_m] = without(labels, piece, placement, damaged)
+        self._regions.write(band)
+        self._mask.write(Region(0, rows.start_m, band.shape[1], band.shape[0]), band)
+
+    def finish(self, plan: Plan, picture: NDArray[np.uint8]) -> RegionsSummary:
+        """What is left once all rows are there; the process writes its polygons meanwhile."""
+        job, out = self._job, self._out
+        self._regions.end()
+        mask = out / "mask.tif"
+        self._mask.finish(mask)
+        counts = self._mask.counts.tolist()
+        _write_foveation(job, plan, out / "foveation.tif", self._place)
+        write_json(out / "statistics.json", statistics(job.card.classes, counts, _mask_spacing(job)))
+        labels = read_mask(mask, Size(picture.shape[1], picture.shape[0]))
+        write_overlay(out / "overlay.png", picture, labels, job.card.classes, counts)
+        return self._regions.summary()
 
 
 def minimum_area(mask: Size) -> int:
@@ -88,42 +159,20 @@ def minimum_area(mask: Size) -> int:
     return min(max(mask.area // 1_000_000, _LEAST_AREA), _MOST_AREA)
 
 
-def _ticking(work: Callable[[], None], tick: Callable[[], None]) -> None:
-    """Do `work`, which may take minutes inside GDAL, and call `tick` every second meanwhile."""
-    with ThreadPoolExecutor(1) as executor:
-        future = executor.submit(work)
-        while not wait([future], timeout=1.0).done:
-            tick()
-        future.result()
+def _touched(placement: Placement, rows: Span, damaged: Iterable[Region]) -> bool:
+    y0, y1 = placement.y.l0(rows.start_m, rows.end_m)
+    return any(region.y < y1 and y0 < region.y1 for region in damaged)
 
 
-def _write_labels(
-    job: Job, canvas: Canvas, writer: MaskWriter, known_damage: frozenset[Region], tick: Callable[[], None]
-) -> tuple[Tally, frozenset[Region], int]:
-    """All pieces in order, damage as no data. The damage is known only when every block is there."""
-    tally, decoded = Tally(), 0
-    damaged = set(known_damage)
-    for block in job.placement.blocks:
-        record = canvas.block(block)
-        assert record is not None, f"block {block.name} was computed and is not in the canvas"
-        tally, decoded = tally + record.tally, decoded + record.pixels_decoded
-        damaged |= record.damaged
-    for piece in job.placement.pieces():
-        tick()
-        labels, counted = labels_of(job.placement, canvas, piece)
-        tally += counted
-        writer.write(piece.region_m, without(labels, piece, job.placement, damaged))
-    return tally, frozenset(damaged), decoded
-
-
-def labels_of(placement: Placement, canvas: Canvas, piece: Piece) -> tuple[NDArray[np.uint8], Tally]:
+def labels_of(placement: Placement, canvas: Canvas, piece: Piece) -> NDArray[np.uint8]:
+    """The piece's committed labels."""
     if len(piece.owners) > 1:
         seam = canvas.seam(piece)
         assert seam is not None, f"seam {piece.name} is still open"
-        return seam
+        return seam[0]
     record = canvas.block(placement.blocks.at(*piece.owners[0]))
-    assert record is not None
-    return record.labels[piece.name], Tally()
+    assert record is not None, f"the block of piece {piece.name} was computed and is not in the canvas"
+    return record.labels[piece.name]
 
 
 def without(

@@ -33,6 +33,15 @@ class _Task:
     last: bool
 
 
+@dataclass(frozen=True)
+class Computed:
+    """What all blocks together came to. `damaged`: level-0 regions that no mask pixel may touch."""
+
+    tally: Tally
+    damaged: frozenset[Region]
+    pixels_decoded: int
+
+
 class BlockWork:
     """Computes the blocks of one job that its canvas lacks. Changes over time: the sums of the block at hand."""
 
@@ -48,14 +57,26 @@ class BlockWork:
         self._sums: Accumulator | None = None
         self._damaged: set[Region] = set()
         self._all_damaged: set[Region] = set(job.known_damage | known_damage)
-        self._done = {block for block in job.placement.blocks if canvas.block(block) is not None}
-        seams = (piece for piece in job.placement.pieces() if len(piece.owners) > 1)
-        self._closed = {piece.name for piece in seams if canvas.seam(piece) is not None}
+        self._tally, self._decoded = Tally(), 0
+        self._done: set[Block] = set()
+        self._closed: set[str] = set()
+        self._rows_done = 0
+        self._take_up()
 
-    def run(self, report: Callable[[float], None], dismissed: Callable[[], bool]) -> None:
-        """Compute, commit and close all that is missing. `report` gets the share that is done; raises Dismissed."""
+    def run(
+        self,
+        report: Callable[[float], None],
+        dismissed: Callable[[], bool],
+        hand_on: Callable[[int, frozenset[Region]], None],
+    ) -> Computed:
+        """Compute, commit and close all that is missing. `report` gets the share that is done; raises Dismissed.
+
+        `hand_on` is told of every row of blocks, in order, once it and all before it are committed and their seams are
+        closed: with the row, and the damage that is known by then.
+        """
         total = max(1, sum(1 for block in self._job.placement.blocks for _ in shots(self._plan, block)))
         ready = sum(1 for block in self._done for _ in shots(self._plan, block))
+        self._hand_on(hand_on)
         with ThreadPoolExecutor(threads(), thread_name_prefix="read") as executor:
             for task, patches in read_ahead(self._tasks(), self._read, executor, _AHEAD * threads()):
                 if dismissed():
@@ -63,8 +84,37 @@ class BlockWork:
                 self._take(task, patches)
                 ready += len(task.group)
                 report(ready / total)
+                if task.last:
+                    self._hand_on(hand_on)
+        return Computed(self._tally, frozenset(self._all_damaged), self._decoded)
+
+    def _take_up(self) -> None:
+        """What the canvas holds already; seams that were cut off before they closed are closed."""
         for block in self._job.placement.blocks:
+            record = self._canvas.block(block)
+            if record is not None:
+                self._done.add(block)
+                self._count(record.tally, record.pixels_decoded)
+                self._all_damaged |= record.damaged
+        for piece in self._job.placement.pieces():
+            seam = self._canvas.seam(piece) if len(piece.owners) > 1 else None
+            if seam is not None:
+                self._closed.add(piece.name)
+                self._count(seam[1])
+        for block in sorted(self._done, key=lambda block: (block.row, block.column)):
             self._close_seams(block)
+
+    def _hand_on(self, hand_on: Callable[[int, frozenset[Region]], None]) -> None:
+        blocks = self._job.placement.blocks
+        columns = range(len(blocks.column_spans))
+        while self._rows_done < len(blocks.row_spans):
+            if not all(blocks.at(self._rows_done, column) in self._done for column in columns):
+                return
+            hand_on(self._rows_done, frozenset(self._all_damaged))
+            self._rows_done += 1
+
+    def _count(self, tally: Tally, decoded: int = 0) -> None:
+        self._tally, self._decoded = self._tally + tally, self._decoded + decoded
 
     def _tasks(self) -> Iterator[_Task]:
         for block in self._job.placement.blocks:
@@ -113,6 +163,7 @@ class BlockWork:
         decoded = self._job.source.take_pixels_decoded()
         self._canvas.commit_block(block, BlockRecord(labels, frozenset(self._damaged), tally, decoded), sums)
         self._damaged = set()
+        self._count(tally, decoded)
         self._done.add(block)
         self._close_seams(block)
 
@@ -122,7 +173,9 @@ class BlockWork:
             owners = [placement.blocks.at(*owner) for owner in piece.owners]
             ready = len(owners) > 1 and all(owner in self._done for owner in owners)
             if ready and piece.name not in self._closed:
-                self._canvas.commit_seam(piece, *self._finished(piece, self._added(piece, owners)))
+                labels, tally = self._finished(piece, self._added(piece, owners))
+                self._canvas.commit_seam(piece, labels, tally)
+                self._count(tally)
                 self._closed.add(piece.name)
         for neighbour in self._around(block):
             if all(len(piece.owners) == 1 or piece.name in self._closed for piece in placement.pieces_of(neighbour)):

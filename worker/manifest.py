@@ -11,8 +11,9 @@ from foveate import __version__
 from foveate.licences import restriction
 from foveate.schema import ImageInfo
 from model.bundle import Bundle
-from worker.assemble import Assembled
+from raster.regions import RegionsSummary
 from worker.batches import PatchReader
+from worker.compute import Computed
 from worker.counts import forwards, patches_by_fov, pixels_needed
 from worker.job import Job
 from worker.plan import EXAMINED, Plan
@@ -21,20 +22,26 @@ _READ_BYTES = 4 << 20
 
 
 def manifest(
-    job: Job, plan: Plan, bundle: Bundle, assembled: Assembled, seconds: Mapping[str, float], out: Path
+    job: Job,
+    plan: Plan,
+    bundle: Bundle,
+    computed: Computed,
+    regions: RegionsSummary,
+    seconds: Mapping[str, float],
+    out: Path,
 ) -> dict[str, Any]:
-    """The manifest of the files in `out`; `seconds` by stage."""
+    """The manifest of the files in `out`; `seconds` of wall time by stage, one after the other."""
     return {
         "foveate": __version__,
         "image": _image(job.info, job.spec.image_sha256) | _spacing(job),
         "model": {"name": bundle.card.name, "version": bundle.card.version, "sha256": bundle.sha256},
         "parameters": parameters(job),
-        "counts": _counts(job, plan, assembled),
+        "counts": _counts(job, plan, computed),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()}
         | {"total": round(sum(seconds.values()), 3)},
         "peak_memory_bytes": peak_memory_bytes(),
         "device": job.device,
-        "warnings": _warnings(job, assembled),
+        "warnings": _warnings(job, computed, regions),
         "files": {path.name: _file(path) for path in sorted(out.iterdir()) if path.name != "manifest.json"},
     }
 
@@ -100,10 +107,10 @@ def _spacing(job: Job) -> dict[str, Any]:
     return {"spacing": [spacing.x, spacing.y], "spacing_unit": spacing.unit, "spacing_origin": spacing.origin}
 
 
-def _counts(job: Job, plan: Plan, assembled: Assembled) -> dict[str, Any]:
+def _counts(job: Job, plan: Plan, computed: Computed) -> dict[str, Any]:
     reader = PatchReader(job.source, job.grid, job.lattice, job.placement)
     by_fov = patches_by_fov(plan)
-    valid = max(1, assembled.tally.valid)
+    valid = max(1, computed.tally.valid)
     return {
         "locations": int((plan.reason == EXAMINED).sum()),
         "patches": sum(by_fov),
@@ -112,23 +119,23 @@ def _counts(job: Job, plan: Plan, assembled: Assembled) -> dict[str, Any]:
         "pixels_needed": pixels_needed(
             plan, job.lattice, job.grid, job.source.info, lambda fov: job.source.level_for(reader.plane(fov).scale)
         ),
-        "pixels_decoded": assembled.pixels_decoded,
+        "pixels_decoded": computed.pixels_decoded,
         "blocks": len(job.placement.blocks),
-        "covered_share": assembled.tally.examined / valid,
-        "skipped_share": assembled.tally.background / valid,
+        "covered_share": computed.tally.examined / valid,
+        "skipped_share": computed.tally.background / valid,
     }
 
 
-def _warnings(job: Job, assembled: Assembled) -> list[str]:
+def _warnings(job: Job, computed: Computed, regions: RegionsSummary) -> list[str]:
     licence = restriction(job.card)
     warnings = [*([licence] if licence else []), *job.info.warnings, *job.fit.warnings]
-    for region in sorted(assembled.damaged):
+    for region in sorted(computed.damaged):
         place = f"x {region.x}, y {region.y}, {region.width} x {region.height} px"
         warnings.append(f"damaged tile: {place} of level 0 cannot be decoded and is 255 in the mask")
-    if assembled.regions.dropped_pixels:
+    if regions.dropped_pixels:
         warnings.append(
-            f"regions.geojson leaves out regions below {assembled.regions.minimum_area} mask pixels, "
-            f"{assembled.regions.dropped_pixels} pixels in all"
+            f"regions.geojson leaves out regions below {regions.minimum_area} mask pixels, "
+            f"{regions.dropped_pixels} pixels in all"
         )
     return warnings
 

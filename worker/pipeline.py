@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from model.bundle import load_bundle
 from model.predictor import Predictor, choose_device
 from raster.geometry import Region
 from raster.whole_file import write_json
-from worker.assemble import assemble
+from worker.assemble import Assembly
 from worker.canvas import Canvas
 from worker.compute import BlockWork
 from worker.job import COMPUTED, CONVERTED, LOOKED, Job, Report, prepared
@@ -40,15 +41,20 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             job = stack.enter_context(prepared(spec, predictor, tell))
         canvas = Canvas(spec.canvas, configuration(job, predictor))
         with clock.stage("look"):
-            plan, seen_damage = planned(job, canvas, predictor, tell)
+            plan, seen_damage, decoded = planned(job, canvas, predictor, tell)
+            spec.out.mkdir(parents=True)
+            assembly = stack.enter_context(Assembly(job, plan, canvas, spec.out))
+            job.source.take_pixels_decoded()  # the overlay's: nobody needs them for a patch
         with clock.stage("compute"):
             work = BlockWork(job, plan, canvas, predictor, seen_damage)
-            work.run(lambda share: tell("segmenting", LOOKED + share * (COMPUTED - LOOKED)), dismissed)
-        job.source.forget()
-        spec.out.mkdir(parents=True)
-        with clock.stage("assemble"):
-            assembled = assemble(job, plan, canvas, spec.out, seen_damage, lambda stage: tell(stage, COMPUTED))
-        content = manifest(job, plan, predictor.bundle, assembled, clock.seconds, spec.out)
+            computed = work.run(
+                lambda share: tell("segmenting", LOOKED + share * (COMPUTED - LOOKED)), dismissed, assembly.hand_on
+            )
+        with clock.stage("tail"):
+            job.source.forget()
+            regions = assembly.finish(computed.damaged, lambda: tell("assembling", COMPUTED))
+        computed = replace(computed, pixels_decoded=computed.pixels_decoded + decoded)
+        content = manifest(job, plan, predictor.bundle, computed, regions, clock.seconds, spec.out)
         write_json(spec.out / "manifest.json", content)
         report("done", 1.0)
     return content
@@ -64,8 +70,8 @@ def warm_predictor(spec: JobSpec) -> Predictor:
     return _warm[key]
 
 
-def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tuple[Plan, frozenset[Region]]:
-    """The committed plan, or a new one; and the damage that the first look met."""
+def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tuple[Plan, frozenset[Region], int]:
+    """The committed plan, or a new one; the damage that the first look met, and the pixels that it decoded."""
     arrays = canvas.load_plan()
     if arrays is None:
         tell("looking", CONVERTED)
@@ -80,11 +86,13 @@ def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tup
         reason = why_skipped(job.source, job.grid, job.lattice, job.placement, thumbnail, look_for_tissue=tissue)
         plan = make_plan(job.card, job.lattice, job.policy, distribution(predictor, thumbnail, job.lattice), reason)
         damaged = [[r.x, r.y, r.width, r.height] for r in sorted(thumbnail.damaged)]
-        canvas.save_plan(plan.arrays() | {"damaged": np.array(damaged, np.int64).reshape(-1, 4)})
+        looked = {"damaged": np.array(damaged, np.int64).reshape(-1, 4)}
+        looked["decoded"] = np.array(job.source.take_pixels_decoded())
+        canvas.save_plan(plan.arrays() | looked)
         arrays = canvas.load_plan()
         assert arrays is not None, "the plan was written a moment ago"
     damage = frozenset(Region(*map(int, row)) for row in arrays.pop("damaged"))
-    return Plan.of(arrays), damage
+    return Plan.of(arrays), damage, int(arrays.pop("decoded"))
 
 
 def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:

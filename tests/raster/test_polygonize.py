@@ -10,9 +10,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from raster.components import label_components
-from raster.geometry import Size
-from raster.polygonize import Outline, outlines
+from raster.polygonize import Polygonizer
+from raster.rings import Outline
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -22,9 +21,10 @@ masks = st.tuples(sides, sides).flatmap(
 )
 
 
-def outlined(mask: NDArray[np.uint8], tile: int, minimum: int = 1) -> list[Outline]:
-    size = Size(mask.shape[1], mask.shape[0])
-    return list(outlines(size, lambda region: mask[region.slices()], lambda: minimum, tile))
+def outlined(mask: NDArray[np.uint8], strip: int, minimum: int = 1) -> list[Outline]:
+    polygonizer = Polygonizer(mask.shape[1], lambda: minimum)
+    found = [outline for y in range(0, len(mask), strip) for outline in polygonizer.add(mask[y : y + strip])]
+    return found + list(polygonizer.finish())
 
 
 def components(mask: NDArray[np.uint8]) -> list[tuple[int, int]]:
@@ -36,20 +36,11 @@ def components(mask: NDArray[np.uint8]) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-@given(mask=masks)
-def test_components_agree_with_another_library(mask: NDArray[np.uint8]) -> None:
-    found = label_components(mask)
-    assert np.array_equal(found.values[found.labels], mask)
-    examined = found.values != 255
-    pairs = zip(found.values[examined].tolist(), found.areas[examined].tolist(), strict=True)
-    assert sorted(pairs) == components(mask)
-
-
 @settings(max_examples=60, deadline=None)
-@given(mask=masks, tile=st.integers(2, 12), enlarged=st.sampled_from([1, 3]))
-def test_noise_comes_back_exactly_for_any_tile_size(mask: NDArray[np.uint8], tile: int, enlarged: int) -> None:
+@given(mask=masks, strip=st.integers(1, 12), enlarged=st.sampled_from([1, 3]))
+def test_noise_comes_back_exactly_for_any_strips(mask: NDArray[np.uint8], strip: int, enlarged: int) -> None:
     mask = np.kron(mask, np.ones((enlarged, enlarged), dtype=np.uint8))
-    found = outlined(mask, tile)
+    found = outlined(mask, strip)
     assert sorted((outline.value, outline.pixels) for outline in found) == components(mask)
     for outline in found:
         assert outline.polygon.is_valid
@@ -59,6 +50,10 @@ def test_noise_comes_back_exactly_for_any_tile_size(mask: NDArray[np.uint8], til
         shapes = [(outline.polygon, outline.value) for outline in found]
         back = rasterio.features.rasterize(shapes, out_shape=mask.shape, fill=255, dtype=np.uint8)
     assert np.array_equal(back, mask)
+    whole = outlined(mask, len(mask))
+    assert [ring.tolist() for outline in found for ring in outline.rings] == [
+        ring.tolist() for outline in whole for ring in outline.rings
+    ]
 
 
 @pytest.mark.parametrize("phase_x", range(8))
@@ -66,10 +61,10 @@ def test_noise_comes_back_exactly_for_any_tile_size(mask: NDArray[np.uint8], til
 def test_a_disc_on_every_border_phase_is_one_polygon(phase_x: int, phase_y: int) -> None:
     y, x = np.mgrid[:40, :40]
     disc = (x - 16 - phase_x) ** 2 + (y - 16 - phase_y) ** 2 <= 11**2
-    found = outlined(np.where(disc, 1, 255).astype(np.uint8), tile=8)
+    found = outlined(np.where(disc, 1, 255).astype(np.uint8), strip=8)
     assert len(found) == 1
     assert found[0].polygon.area == disc.sum()
-    whole = outlined(np.where(disc, 1, 255).astype(np.uint8), tile=64)
+    whole = outlined(np.where(disc, 1, 255).astype(np.uint8), strip=64)
     assert found[0].polygon.equals(whole[0].polygon)
     assert len(shapely.get_coordinates(found[0].polygon)) == len(shapely.get_coordinates(whole[0].polygon))
 
@@ -80,7 +75,7 @@ def test_holes_and_islands_across_borders() -> None:
     mask[6:24, 6:24] = 0
     mask[9:21, 9:21] = 1
     mask[13:17, 13:17] = 255
-    found = outlined(mask, tile=7)
+    found = outlined(mask, strip=7)
     assert sorted((outline.pixels, len(outline.polygon.interiors)) for outline in found) == [
         (12 * 12 - 16, 1),
         (18 * 18 - 12 * 12, 1),
@@ -93,12 +88,30 @@ def test_small_pieces_of_a_large_component_are_not_lost() -> None:
     mask = np.full((16, 16), 255, dtype=np.uint8)
     mask[7:9, 2:14] = 1
     mask[0, 0] = 1
-    assert [outline.pixels for outline in outlined(mask, tile=8, minimum=20)] == [24]
+    assert [outline.pixels for outline in outlined(mask, strip=8, minimum=20)] == [24]
 
 
 def test_a_rising_minimum_is_asked_again() -> None:
-    mask = np.full((4, 12), 255, dtype=np.uint8)
-    mask[1, 1] = mask[1, 5] = mask[1, 9] = 1
-    minima = iter([1, 1, 2, 1])
-    found = outlines(Size(12, 4), lambda region: mask[region.slices()], lambda: next(minima), 4)
-    assert len(list(found)) == 2
+    mask = np.full((12, 4), 255, dtype=np.uint8)
+    mask[1, 1] = mask[5, 1] = mask[9, 1] = 1
+    minima = iter([1, 2, 1])
+    polygonizer = Polygonizer(4, lambda: next(minima))
+    assert [len(list(polygonizer.add(mask[y : y + 4]))) for y in (0, 4, 8)] == [1, 0, 1]
+
+
+def test_strips_of_noise_are_cut_down_and_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.random.default_rng(3).integers(0, 3, (90, 70), dtype=np.uint8)
+    whole = outlined(mask, 90)
+    monkeypatch.setattr("raster.polygonize._MOST_EDGES", 200)
+    assert [o.polygon.wkb for o in outlined(mask, 90)] == [o.polygon.wkb for o in whole]
+    assert sorted((outline.value, outline.pixels) for outline in whole) == components(mask)
+
+
+def test_memory_follows_the_open_regions_not_the_mask() -> None:
+    """Stripes that end every eighth row leave nothing behind."""
+    polygonizer = Polygonizer(64, lambda: 1)
+    rows = np.zeros((8, 64), np.uint8)
+    rows[4:] = 255
+    for _ in range(50):
+        assert [outline.pixels for outline in polygonizer.add(rows)] == [256]
+        assert polygonizer.open_walks == 0
