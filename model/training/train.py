@@ -45,12 +45,13 @@ def train(path: Path, only: list[str] | None = None) -> list[Trained]:
     or a run that began with another one, and image errors for data that are missing or cannot be read.
     """
     experiment = read_experiment(path)
-    runs = [run for run in experiment.runs if only is None or any(_is_meant(run, name) for name in only)]
-    if not runs:
-        raise OptionInvalid(
-            f"{path} has no run {', '.join(only or [])}",
-            hint=f"Choose from {', '.join(f'{run.fold}/{run.model}' for run in experiment.runs)}.",
-        )
+    runs = [run for run in experiment.runs if not only or any(_is_meant(run, name) for name in only)]
+    for name in only or []:
+        if not any(_is_meant(run, name) for run in runs):
+            raise OptionInvalid(
+                f"{path} has no run {name}",
+                hint=f"Choose from {', '.join(f'{run.fold}/{run.model}' for run in experiment.runs)}.",
+            )
     with placed() as place:
         return [_trained(run, path, experiment.plain, place) for run in runs]
 
@@ -61,7 +62,8 @@ def _is_meant(run: Run, name: str) -> bool:
 
 def _trained(run: Run, path: Path, plain: bool, place: Place) -> Trained:
     config, name = run.config, f"{run.fold}/{run.model}"
-    claim_run(config)
+    if place.rank == 0:
+        claim_run(config)
     finished = config.run / "bundle"
     if finished.exists():
         log.info("%s: finished already", name)

@@ -126,5 +126,5 @@ def staged_recipe(folder: Path) -> dict[str, Any]:
 
 
 def write_yaml(path: Path, entries: dict[str, Any]) -> Path:
-    path.write_text(yaml.safe_dump(entries))
+    path.write_text(yaml.safe_dump(entries, sort_keys=False))
     return path

@@ -102,8 +102,8 @@ def accuracy(foveation: FoveationModule, config: TrainConfig) -> float:
         rows, columns = scene.best.shape
         cells = scene.pixels.reshape(rows, PATCH, columns, PATCH, 3).mean(axis=(1, 3))
         chosen = foveation(normalise(torch.from_numpy(cells)[None]))[0].argmax(dim=0).numpy()
-        for kind, hit in hits.items():
-            hit += (chosen == kind)[scene.best == kind].tolist()
+        for kind in hits:
+            hits[kind] += (chosen == kind)[scene.best == kind].tolist()
     return float(np.mean([np.mean(found) for found in hits.values()]))
 
 

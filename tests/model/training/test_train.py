@@ -1,9 +1,15 @@
-"""Training from end to end on invented pictures: it learns, goes on where it stopped, and writes a sound bundle."""
+"""Training from end to end on invented pictures: it learns, goes on where it stopped, and writes sound bundles."""
 
 import json
 import logging
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,13 +18,14 @@ import yaml
 from foveate.cli import run
 from foveate.errors import OptionInvalid
 from model.bundle import load_bundle, load_networks, verify_bundle
-from model.datasets.patches import PatchSampler, class_shares, load_images
-from model.networks.build import build_network
-from model.training.config import TrainConfig, read_config
-from model.training.fit import Checkpoints, fit_network
-from model.training.fit_foveation import Measured, fit_foveation
-from model.training.losses import class_weights
-from tests.model.training.recipes import recipe, write_pictures, write_recipe
+from model.experiment import read_experiment
+from model.training.config import TrainConfig, parse_config
+from model.training.fit_foveation import fit_foveation
+from model.training.measure import Measured
+from model.training.train import train
+from tests.model.training.recipes import joint_recipe, staged_recipe, write_pictures, write_yaml
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -27,117 +34,173 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_recipe_becomes_a_bundle_that_has_learnt(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_recipe(folder)
-    assert run(["train", str(path), "--json"]) == 0
-    captured = capsys.readouterr()
-    scores = json.loads(captured.out)["scores"]["policies"]
-    assert scores["fixed:1"]["miou"] > 0.8
-    assert set(scores) == {"mode", "fixed:1", "fixed:2"}
+def losses(folder: Path, name: str = "run") -> list[str]:
+    return (folder / name / "losses.csv").read_text().splitlines()
 
-    report = verify_bundle(folder / "bundle")
-    assert report.foveation_parameters > 0
+
+def test_joint_training_learns_and_leaves_a_whole_run(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "model")
+    path = write_yaml(folder / "recipe.yaml", joint_recipe(folder, steps=40, map_every=20))
+    [trained] = train(path)
+    found = losses(folder)
+    assert found[0].startswith("step,loss,") and len(found) == 41
+    assert float(found[-1].split(",")[1]) < 0.5  # 0.69 is guessing
+    assert re.search(r"step 40 of 40, loss \d\.\d+, 0 min 00 s left", caplog.text)
+    assert {entry.name for entry in (folder / "run/maps").iterdir()} == {
+        f"{k}-{step:07d}.png" for k in (1, 2) for step in (20, 40)
+    }
+    assert any((folder / "run/logs").iterdir())
+    assert verify_bundle(folder / "run/bundle").foveation_parameters > 0
+    assert trained.bundle.card.provenance["command"] == f"foveate train {path}"
+    assert (folder / "run/bundle/training.yaml").read_text() == path.read_text()
+    _, foveation = load_networks(trained.bundle)
+    assert foveation is not None and not foveation.training and not foveation.log_probabilities
+
+
+def test_loader_processes_change_nothing(folder: Path) -> None:
+    """The same losses to the last digit with one process ahead of the network, and with none."""
+    entries = joint_recipe(folder, steps=5, policy="gumbel", class_centred=0.5)
+    train(write_yaml(folder / "a.yaml", entries))
+    train(write_yaml(folder / "b.yaml", entries | {"loaders": 1, "run": str(folder / "other")}))
+    assert len(losses(folder)) == 6 and losses(folder) == losses(folder, "other")
+
+
+def test_another_seed_gives_other_losses(folder: Path) -> None:
+    entries = joint_recipe(folder, steps=3)
+    train(write_yaml(folder / "a.yaml", entries))
+    train(write_yaml(folder / "b.yaml", entries | {"seed": 4, "run": str(folder / "other")}))
+    assert losses(folder)[1] != losses(folder, "other")[1]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_losses(folder: Path) -> None:
+    """Killed without warning at some moment after its first checkpoint; the same command ends as if nothing was."""
+    entries = joint_recipe(folder, steps=60, average=0.9) | {"checkpoint_minutes": 1e-6, "loaders": 1}
+    train(write_yaml(folder / "unbroken.yaml", entries | {"run": str(folder / "unbroken")}))
+    path = write_yaml(folder / "recipe.yaml", entries)
+    command = [sys.executable, "-c", "import sys; from foveate.cli import run; sys.exit(run(sys.argv[1:]))"]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, "train", str(path)], cwd=ROOT, env=quiet, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        while not (folder / "run/checkpoint.pt").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.2 * torch.rand(1).item())
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (folder / "run/bundle").exists()
+    step = torch.load(folder / "run/checkpoint.pt", weights_only=True)["step"]
+    assert 0 < step <= 60
+    train(path)
+    assert losses(folder) == losses(folder, "unbroken")
+    ours, theirs = (
+        load_networks(load_bundle(folder / name / "bundle"))[0].state_dict() for name in ("run", "unbroken")
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_of_another_recipe_is_refused_by_field(folder: Path) -> None:
+    entries = joint_recipe(folder, steps=2)
+    train(write_yaml(folder / "recipe.yaml", entries))
+    entries["training"]["optimiser"]["learning_rate"] = 3e-2
+    path = write_yaml(folder / "recipe.yaml", entries | {"seed": 4, "threads": 2})
+    with pytest.raises(OptionInvalid, match=r"differs in seed, training\.optimiser\.learning_rate"):
+        train(path)
+
+
+def test_an_experiment_trains_what_is_asked_for_and_passes_over_what_is_done(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = joint_recipe(folder, steps=2)
+    del entries["run"]
+    baseline = {"bundle": {"foveation": None, "policy": "fixed:2"}, "training": {"policy": "fixed:2"}}
+    experiment = {
+        "name": "two", "recipe": entries, "runs": str(folder / "runs"),
+        "folds": {"a": {}, "b": {"seed": 5}}, "models": {"mean": {}, "fixed-2": baseline},
+    }  # fmt: skip
+    path = write_yaml(folder / "experiment.yaml", experiment)
+    assert run(["train", str(path), "--only", "a/mean", "--only", "b/fixed-2", "--json"]) == 0
+    assert [found["run"] for found in json.loads(capsys.readouterr().out)] == ["a/mean", "b/fixed-2"]
+    assert {str(p.relative_to(folder / "runs")) for p in folder.glob("runs/*/*/bundle")} == {
+        "a/mean/bundle", "b/fixed-2/bundle",
+    }  # fmt: skip
+    written = (folder / "runs/a/mean/bundle/bundle.json").stat().st_mtime_ns
+    assert run(["train", str(path)]) == 0
+    assert len(list(folder.glob("runs/*/*/bundle"))) == 4
+    assert (folder / "runs/a/mean/bundle/bundle.json").stat().st_mtime_ns == written
+    assert load_bundle(folder / "runs/b/fixed-2/bundle").card.foveation is None
+    assert run(["train", str(path), "--only", "c"]) == 2
+    assert "a/mean, a/fixed-2, b/mean, b/fixed-2" in capsys.readouterr().err
+
+
+def test_staged_training_publishes_a_bundle_with_its_scores(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_yaml(folder / "recipe.yaml", staged_recipe(folder))
+    assert run(["train", str(path), "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)
+    scores = found["scores"]["policies"]
+    assert scores["fixed:1"]["miou"] > 0.8 and set(scores) == {"mode", "fixed:1", "fixed:2"}
+    assert verify_bundle(folder / "bundle").foveation_parameters > 0
     card = load_bundle(folder / "bundle").card
     assert card.provenance["scores"]["policies"] == scores
-    assert card.provenance["command"] == f"foveate train {path}"
+    assert len(card.provenance["foveation_training"]["fixed"]) == 2
     assert (folder / "bundle/training.yaml").read_text() == path.read_text()
-    assert f"{100 * scores['mode']['miou']:.1f}" in (folder / "bundle/README.md").read_text()
-
-
-def test_the_same_command_again_gives_the_same_weights_and_keeps_what_was_written_by_hand(folder: Path) -> None:
-    path = write_recipe(folder)
-    assert run(["train", str(path)]) == 0
-    weights = (folder / "bundle/weights.safetensors").read_bytes()
     readme = folder / "bundle/README.md"
+    assert f"{100 * scores['mode']['miou']:.1f}" in readme.read_text()
+
     readme.write_text(readme.read_text() + "\nA sentence by hand.\n")
+    weights = (folder / "bundle/weights.safetensors").read_bytes()
+    (folder / "bundle/weights.safetensors").write_bytes(b"spoilt")
     assert run(["train", str(path)]) == 0
     assert (folder / "bundle/weights.safetensors").read_bytes() == weights
     assert readme.read_text().endswith("A sentence by hand.\n") and readme.read_text().count("| mode |") == 1
 
 
-class _Interrupted(Exception):
-    pass
-
-
-class _StopsAfter(PatchSampler):
-    stop_at: int
-
-    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if step == self.stop_at:
-            raise _Interrupted
-        return super().batch(step)
-
-
-def test_an_interrupted_run_goes_on_to_the_same_state(folder: Path) -> None:
-    config = TrainConfig.model_validate(recipe(folder))
-    images = load_images(config.data, config.data.train, config.data.holdout)
-    weights = class_weights(class_shares(images, 2), 0.35)
-
-    def fit(name: str, stop_at: int) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
-        network = build_network(config.bundle.network, 2)
-        sampler = _StopsAfter(images, config.bundle, config.network, config.augmentation, config.seed)
-        sampler.stop_at = stop_at
-        fit_network(network, sampler, weights, Checkpoints(folder / name, minutes=0))
-        return network.state_dict()
-
-    unbroken = fit("unbroken.pt", -1)
-    with pytest.raises(_Interrupted):
-        fit("broken.pt", 17)
-    resumed = fit("broken.pt", -1)
-    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
-
-
-def test_the_loss_falls_and_the_log_says_how_long_it_takes(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "model")
-    config = TrainConfig.model_validate(recipe(folder))
-    images = load_images(config.data, config.data.train, config.data.holdout)
-    sampler = PatchSampler(images, config.bundle, config.network, config.augmentation, config.seed)
-    torch.manual_seed(0)
-    network = build_network(config.bundle.network, 2)
-    fit_network(network, sampler, torch.ones(2), Checkpoints(folder / "network.pt", 5))
-    found = re.search(r"step 40 of 40, loss (\d\.\d+), 0 min 00 s left", caplog.text)
-    assert found is not None and float(found[1]) < 0.5  # 0.69 is guessing
+def test_staged_training_without_f_theta(folder: Path) -> None:
+    entries = staged_recipe(folder)
+    entries["bundle"] |= {"foveation": None, "policy": "fixed:1"}
+    entries["training"]["foveation"] = None
+    entries["training"]["network"] |= {"steps": 2}
+    del entries["output"]
+    [trained] = train(write_yaml(folder / "recipe.yaml", entries))
+    assert trained.bundle.card.foveation is None and trained.scores == {}
 
 
 def test_f_theta_learns_to_choose_the_cheaper_field_of_view(folder: Path) -> None:
     """Where the thumbnail is bright the second field of view costs less, elsewhere the first."""
-    config = TrainConfig.model_validate(recipe(folder))
+    config = TrainConfig.model_validate(staged_recipe(folder))
     bright = torch.arange(200) % 2 == 1
     level = torch.where(bright, 0.8, -0.8)[:, None, None, None]
-    losses = torch.where(bright[:, None], torch.tensor([1.0, 0.2]), torch.tensor([0.3, 0.9]))
-    measured = Measured(level + 0.1 * torch.randn(200, 3, 15, 15), losses, torch.ones(200))
+    cost = torch.where(bright[:, None], torch.tensor([1.0, 0.2]), torch.tensor([0.3, 0.9]))
+    measured = Measured(level + 0.1 * torch.randn(200, 3, 15, 15), cost, torch.ones(200))
     module = fit_foveation(measured, config)
     chosen = module(measured.glimpses)[:, :, 7, 7].argmax(dim=1)
     assert torch.equal(chosen, bright.long())
 
 
-def test_f_theta_is_in_the_bundle_as_trained(folder: Path) -> None:
-    assert run(["train", str(write_recipe(folder))]) == 0
-    _, foveation = load_networks(load_bundle(folder / "bundle"))
-    assert foveation is not None and not foveation.training
-    with torch.inference_mode():
-        distribution = foveation(torch.randn(1, 3, 9, 9))
-    assert distribution.shape == (1, 2, 9, 9) and distribution.std() > 0
-
-
 @pytest.mark.parametrize(
-    ("section", "change", "named"),
+    ("place", "change", "named"),
     [
-        ("network", {"fov_shares": [1.0]}, "fov_shares"),
-        ("network", {"fov_shares": [0.5, 0.4]}, "add up to 0.9"),
-        ("network", {"steps": 0}, "network.steps"),
-        ("network", {"stpes": 4}, "network.stpes"),
-        ("bundle", {"mapping": "implicit"}, "explicit"),
-        ("bundle", {"foveation": None}, "foveation is null"),
-        ("data", {"labels": [{"low": 0, "high": 1, "value": 7}]}, "2 classes"),
+        (("training", "network"), {"fov_shares": [1.0]}, "fov_shares"),
+        (("training", "network"), {"fov_shares": [0.5, 0.4]}, "add up to 0.9"),
+        (("training", "network"), {"steps": 0}, "training.staged.network.steps"),
+        (("training", "network"), {"stpes": 4}, "training.staged.network.stpes"),
+        (("bundle",), {"mapping": "implicit"}, "explicit"),
+        (("bundle",), {"foveation": None}, "foveation"),
     ],
 )
-def test_a_wrong_recipe_is_refused_by_field(folder: Path, section: str, change: dict[str, object], named: str) -> None:
-    entries = recipe(folder)
-    path = write_recipe(folder, **{section: entries[section] | change})
+def test_a_wrong_recipe_is_refused_by_field(
+    folder: Path, place: tuple[str, ...], change: dict[str, Any], named: str
+) -> None:
+    entries = staged_recipe(folder)
+    section = entries
+    for name in place:
+        section = section[name]
+    section |= change
     with pytest.raises(OptionInvalid, match=re.escape(named)):
-        read_config(path)
+        parse_config(entries, "recipe.yaml")
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", ""])
@@ -145,7 +208,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(OptionInvalid, match=r"recipe\.yaml"):
-        read_config(path)
+        read_experiment(path)
 
 
 def test_a_missing_recipe_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,22 +216,15 @@ def test_a_missing_recipe_is_one_line_and_exit_code_2(tmp_path: Path, capsys: py
     assert "none.yaml" in capsys.readouterr().err
 
 
-def test_wrong_bands_are_refused_before_any_work(folder: Path) -> None:
-    entries = recipe(folder)["bundle"]
-    grey = {**entries["input"], "bands": ["gray"], "mean": [0.5], "std": [0.5]}
-    bundle = {**entries, "input": grey, "network": {**entries["network"], "in_channels": 1}}
-    path = write_recipe(folder, bundle=bundle)
-    assert run(["train", str(path)]) == 2
-    assert not (folder / "bundle").exists()
-
-
-def test_encoder_weights_need_the_encoder_that_they_are_for(folder: Path) -> None:
-    entries = recipe(folder)["network"]
-    path = write_recipe(folder, network={**entries, "encoder_weights": "imagenet-lite0"})
-    with pytest.raises(OptionInvalid, match="imagenet-lite0"):
-        read_config(path)
+def test_an_error_in_a_loader_process_arrives_as_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = joint_recipe(folder, steps=2) | {"loaders": 1}
+    entries["data"]["labels"] = entries["data"]["labels"][:1]
+    assert run(["train", str(write_yaml(folder / "recipe.yaml", entries))]) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err and captured.err.startswith("error: ")
 
 
 def test_the_shipped_recipes_can_be_read() -> None:
-    for path in Path(__file__).parents[3].glob("bundles/*/training.yaml"):
-        assert read_config(path).bundle.name == yaml.safe_load(path.read_text())["bundle"]["name"] == path.parent.name
+    for path in ROOT.glob("bundles/*/training.yaml"):
+        [found] = read_experiment(path).runs
+        assert found.model == yaml.safe_load(path.read_text())["bundle"]["name"] == path.parent.name
