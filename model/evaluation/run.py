@@ -16,6 +16,7 @@ from model.datasets.layouts import find_pairs, labelling_of
 from model.datasets.pair import Pair
 from model.evaluation.config import EvaluateConfig
 from model.evaluation.entries import Entry, Plan, read_plan
+from model.evaluation.memory import ScoreMemory, score_key
 from model.evaluation.predict import Member, Sampling, foveation_step
 from model.evaluation.report import scores_json, write_report
 from model.evaluation.results import Results, SweepPoint, averaged_classes
@@ -65,9 +66,9 @@ def evaluate(
     """Score what the file at `path` names (an experiment, a recipe, or bundles with data) and write `out`.
 
     `out` None: evaluation/NAME, the name of the experiment, the bundle or the file. Work lies in `out`.partial until it
-    is complete. Runs that are not finished are named and left out. Raises OutputExists without `overwrite`;
-    OptionInvalid where the file is wrong, nothing is finished, or labels and classes do not go together; image and
-    bundle errors as they come.
+    is complete; the same call goes on from there, image by image. Runs that are not finished are named and left out.
+    Raises OutputExists without `overwrite`; OptionInvalid where the file is wrong, nothing is finished, or labels and
+    classes do not go together; image and bundle errors as they come.
     """
     plan = read_plan(path)
     out = out or Path("evaluation") / plan.name
@@ -78,15 +79,18 @@ def evaluate(
             f"{path}: no run is finished ({', '.join(plan.missing)})", hint=f"Run `foveate train {path}` first."
         )
     _check(plan)
-    chosen = choose_device(device)
-    results = _score_all(plan, _tasks(plan), chosen, report)
+    tasks, chosen = _tasks(plan), choose_device(device)
     partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_report(results, partial, command or f"foveate evaluate {path}", chosen)
+    memory = ScoreMemory(partial / "scores")
+    results = _score_all(plan, tasks, chosen, memory, report)
+    draft = partial / "report"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    write_report(results, draft, command or f"foveate evaluate {path}", chosen)
     if out.exists():
         shutil.rmtree(out)
-    partial.rename(out)
+    draft.rename(out)
+    shutil.rmtree(partial)
     return Evaluation(out, scores_json(results), plan.missing)
 
 
@@ -128,7 +132,7 @@ def _tasks(plan: Plan) -> list[_Task]:
     return tasks
 
 
-def _score_all(plan: Plan, tasks: list[_Task], device: torch.device, report: Report) -> Results:
+def _score_all(plan: Plan, tasks: list[_Task], device: torch.device, memory: ScoreMemory, report: Report) -> Results:
     total = sum(sum(task.weights) for task in tasks)
     done = 0.0
     scores: dict[tuple[str, str], EntryScore] = {}
@@ -144,7 +148,7 @@ def _score_all(plan: Plan, tasks: list[_Task], device: torch.device, report: Rep
                 images = scores[entry.name, entry.fold].images
             for pair in task.pairs[len(images) :]:
                 report(done / total, f"{entry.fold}/{entry.name}")
-                images.append(_score(plan, entry, pair, members, share))
+                images.append(_score(plan, entry, pair, members, share, memory))
                 done += weight / len(task.pairs)
             if share is None:
                 scores[entry.name, entry.fold] = EntryScore(images)
@@ -159,7 +163,9 @@ def _score_all(plan: Plan, tasks: list[_Task], device: torch.device, report: Rep
     return replace(results, sweep=sweep)
 
 
-def _score(plan: Plan, entry: Entry, pair: Pair, members: list[Member], share: float | None) -> ImageScore:
+def _score(
+    plan: Plan, entry: Entry, pair: Pair, members: list[Member], share: float | None, memory: ScoreMemory
+) -> ImageScore:
     config = plan.config
     block = config.bootstrap.block if config.bootstrap else None
     wanted = Wanted(
@@ -170,9 +176,14 @@ def _score(plan: Plan, entry: Entry, pair: Pair, members: list[Member], share: f
     )
     # A point of the sweep is a score alone.
     wanted = wanted if share is None else Wanted(block=block)
-    with contextlib.closing(open_labelled(pair, entry.data, entry.card)) as image:
-        sampling = _sampling(entry, config, share)
-        return score_image(members, image, sampling, wanted, labelling_of(entry.data).objects)
+    sampling = _sampling(entry, config, share)
+    key = score_key(members, pair, entry.data, sampling, wanted)
+    score = memory.get(key)
+    if score is None:
+        with contextlib.closing(open_labelled(pair, entry.data, entry.card)) as image:
+            score = score_image(members, image, sampling, wanted, labelling_of(entry.data).objects)
+        memory.put(key, score)
+    return score
 
 
 def _gold_step(plan: Plan, fixed: Entry) -> int:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from foveate.errors import BandsMismatch, OptionInvalid, OutputExists
+from model.evaluation import run as evaluation
 from model.evaluation.paper import PAPER
 from model.evaluation.run import Evaluation, evaluate
 from tests.model.evaluation.scenes import UNLABELLED, data_entries, make_rgb_bundle, stripes, write_pair
@@ -135,6 +136,33 @@ def test_a_complete_directory_is_replaced_only_on_request(folder: Path) -> None:
         run(folder, entries)
     run(folder, entries, overwrite=True)
     assert not (folder / "out" / "mine").exists()
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = data_entries(folder, objects=2)
+    entries = of_bundle(folder, data=data, gold=True, objects=True, resolutions=[0.5], maps=1)
+    wanted = run(folder, entries).scores
+    real, scored = evaluation.score_image, []
+
+    def until_the_fifth(*arguments: Any) -> Any:
+        if len(scored) == 4:
+            raise KeyboardInterrupt
+        scored.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(evaluation, "score_image", until_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, entries, overwrite=True)
+    monkeypatch.setattr(evaluation, "score_image", lambda *arguments: scored.append(arguments) or real(*arguments))
+    found = run(folder, entries, overwrite=True).scores
+    assert len(scored) == 3 * 2 * 2, "three policies at two resolutions on two images, each once"
+    for scores in (wanted, found):
+        for model in scores["models"].values():
+            model["seconds"] = model["images"] = None
+        for point in scores["resolutions"]:
+            point["seconds"] = None
+    assert found == wanted
+    assert not list(folder.glob("*.partial"))
 
 
 def test_nothing_finished_says_what_to_run(folder: Path) -> None:
