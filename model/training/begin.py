@@ -1,13 +1,13 @@
 """What both methods begin with: a look at the training images, a fresh network, the weights of the classes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foveate.errors import OptionInvalid
+from model.datasets.labelled import LabelledImage, class_shares
 from model.datasets.layouts import find_pairs
 from model.datasets.pair import Pair
 from model.networks.build import build_network
@@ -22,34 +22,37 @@ __all__ = ["Survey", "fresh_network", "loss_weights", "survey"]
 
 @dataclass(frozen=True)
 class Survey:
-    """The training images: sizes in working pixels, and how much there is to learn."""
+    """The training images in the data set's order."""
 
     pairs: list[Pair]
     sizes: list[Size]
+    """In working pixels."""
     held: list[Region]
-    counts: NDArray[np.int64]
-    """(images, K) learnable pixels of each class, estimated."""
+    """What the network must not learn from."""
+    learnable: list[int]
+    """Working pixels of each image that have a class, estimated."""
     shares: list[float]
     """Of each class in all of them."""
 
 
 def survey(config: TrainConfig) -> Survey:
     """Open every training image once; errors name what is missing or malformed."""
-    pairs = find_pairs(config.data, "train")
+    pairs, K = find_pairs(config.data, "train"), len(config.bundle.classes)
     images = OpenImages(pairs, config)
-    sizes, held, counts = [], [], []
-    try:
+    sizes, held, learnable = [], [], []
+
+    def noted() -> Iterator[LabelledImage]:
         for k in range(len(pairs)):
-            image = images[k]
-            sizes.append(image.size)
-            held.append(image.held)
-            counts.append(image.class_counts(len(config.bundle.classes)))
+            sizes.append(images[k].size)
+            held.append(images[k].held)
+            learnable.append(int(images[k].class_counts(K).sum()))
+            yield images[k]
+
+    try:
+        shares = class_shares(noted(), K)
     finally:
         images.close()
-    table = np.array(counts)
-    if not table.any():
-        raise OptionInvalid("no pixel of the training images has a class", hint="Check data.labels and the holdout.")
-    return Survey(pairs, sizes, held, table, [float(share) for share in table.sum(axis=0) / table.sum()])
+    return Survey(pairs, sizes, held, learnable, shares)
 
 
 def fresh_network(config: TrainConfig, encoder_weights: str | None) -> nn.Module:

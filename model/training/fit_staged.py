@@ -39,7 +39,7 @@ def fit_staged(config: TrainConfig, place: Place) -> tuple[nn.ModuleDict, dict[s
     stride = output_stride(network, input_channels(card.network), card.patch_size)
     nets = nn.ModuleDict({"network": synchronised(network, place)})
     weights = loss_weights(schedule.loss, found.shares)
-    samples = PatchSamples(found.pairs, found.counts.sum(axis=1).tolist(), config)
+    samples = PatchSamples(found.pairs, found.learnable, config)
     plan = Plan("network", schedule.steps, schedule.batch, samples, gather_patches)
     fit(StagedLearner(nets, card, schedule, weights, place, stride), plan, config, place)
     if staged.foveation is None or place.rank != 0:
