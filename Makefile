@@ -28,7 +28,7 @@ help:
 	@echo 'make check     formatting, lint, types, import arrows, Dockerfile and compose file'
 	@echo 'make test      the fast tests'
 	@echo 'make test-all  every test'
-	@echo 'make bench     measure reading speed on this machine'
+	@echo 'make bench     measure this machine; NAME=read (or another file of bench/), JSON=file for the figures'
 	@echo 'make clean     remove .venv and what the demo wrote'
 
 $(UP): pyproject.toml constraints.txt
@@ -63,7 +63,7 @@ test-all: $(DEV)
 	$(BIN)/python -m pytest
 
 bench: $(DEV)
-	$(BIN)/python bench/read.py
+	$(BIN)/python -m bench.$(or $(NAME),read) $(if $(JSON),--json '$(JSON)')
 
 clean:
 	rm -rf .venv demo-output demo-data

@@ -1,71 +1,165 @@
-"""Decoding speed by reader: level 0, tile after tile, one thread. Prints a Markdown table.
+"""Decoding speed by format and by path (direct, OpenSlide, GDAL, ...): level 0, chunk after chunk, one thread.
 
-usage: python bench/read.py [IMAGE ...]   (default: files of ../shared/data and the demo's scene, where they exist)
+    make bench NAME=read [JSON=FILE]        or        python -m bench.read [--json FILE] [--repeats N] [IMAGE ...]
+
+The paths of one file take turns, window by window, so that whatever else the machine does falls on all of them; rates
+are pixels per second of this process's own CPU time. Windows are those that the chunked source asks for: whole tiles.
 """
 
+import argparse
 import math
-import os
-import platform
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from bench.report import machine, markdown, middle, spelled, spread, write_report
+from bench.slides import DATA, assemble_slide
 from foveate.errors import FoveateError
 from raster.geometry import Region
 from raster.image import ImageRef, RasterImage, open_image
 
-ROOT = Path(__file__).parent.parent
-DATA = Path(os.environ.get("FOVEATE_TEST_DATA", ROOT.parent / "shared" / "data"))
 FILES = (
-    DATA / "slides" / "CMU-1-Small-Region.svs",
     DATA / "slides" / "test3-DAPI-2-387.ndpi",
-    DATA / "slides" / "yb10kx5k.zstd.tiff",
     DATA / "slides" / "OS-2-ndpi.ome.tif",
+    DATA / "slides" / "dicom-bpaec",
     DATA / "aerial" / "dubai" / "tile_7" / "images" / "image_part_001.jpg",
-    ROOT / "demo-data" / "scene.tif",
 )
-SIDE = 1024
-MOST_PIXELS = 50e6
-SECONDS = 10.0
+LEAST_TILE = 200
+MOST_PIXELS = 12_000_000
+"""A path and repeat."""
+GEOTIFFS = {
+    "deflate": {"compress": "deflate", "predictor": 2},
+    "lzw": {"compress": "lzw", "predictor": 2},
+    "zstd": {"compress": "zstd", "predictor": 2},
+    "jpeg-rgb": {"compress": "jpeg", "photometric": "rgb", "jpeg_quality": 85},
+    "jpeg-ycbcr": {"compress": "jpeg", "photometric": "ycbcr", "jpeg_quality": 85},
+}
 
 
 def windows(image: RasterImage) -> Iterator[Region]:
-    """Windows of about SIDE pixels that begin and end on the file's own blocks, row by row."""
+    """The source's chunks of level 0, row by row, spread over the whole image if it is larger than is read."""
     level = image.info.levels[0]
+    width, height = (tile * math.ceil(LEAST_TILE / tile) for tile in level.tile)
     whole = Region(0, 0, level.width, level.height)
-    width, height = (tile * math.ceil(SIDE / tile) for tile in level.tile)
-    for y in range(0, level.height, height):
-        for x in range(0, level.width, width):
-            yield Region(x, y, width, height).intersection(whole)
+    places = [(x, y) for y in range(0, level.height, height) for x in range(0, level.width, width)]
+    for x, y in places[:: max(1, level.width * level.height // MOST_PIXELS)]:
+        yield Region(x, y, width, height).intersection(whole)
 
 
-def measure(path: Path) -> str:
-    """One row: what reads the file, and how fast; stops after MOST_PIXELS or SECONDS."""
-    image = open_image(ImageRef(path))
-    try:
-        info, pixels, started = image.info, 0, time.perf_counter()
-        for window in windows(image):
+def paths(file: Path) -> list[str]:
+    """The reader that is chosen, and the reference if that is another."""
+    with closing(open_image(ImageRef(file))) as image:
+        if image.info.reader != "direct":
+            return [image.info.reader]
+        return ["direct", "openslide" if image.info.driver == "aperio" else "rasterio"]
+
+
+def once(file: Path, names: list[str]) -> dict[str, tuple[float, float]]:
+    """Mpx a second of CPU time and of wall time by path, the paths taking turns; opened anew, so no cache helps."""
+    with ExitStack() as stack:
+        opened = [stack.enter_context(closing(open_image(ImageRef(file, reader=name)))) for name in names]
+        return _timed(dict(zip(names, opened, strict=True)))
+
+
+def _timed(images: dict[str, RasterImage]) -> dict[str, tuple[float, float]]:
+    spent = {name: np.zeros(2) for name in images}
+    pixels = 0
+    for window in windows(next(iter(images.values()))):
+        pixels += window.size.area
+        for name, image in images.items():
+            before = np.array([time.process_time(), time.perf_counter()])
             image.read(0, window)
-            pixels += window.size.area
-            if pixels > MOST_PIXELS or time.perf_counter() - started > SECONDS:
-                break
-        seconds = time.perf_counter() - started
-    finally:
-        image.close()
-    size = f"{info.width} x {info.height} x {len(info.bands)} {info.dtype}"
-    tile = "{} x {}".format(*info.levels[0].tile)
-    return f"| {path.name} | {info.driver} | {info.reader} | {size} | {tile} | {pixels / seconds / 1e6:.1f} |"
+            spent[name] += np.array([time.process_time(), time.perf_counter()]) - before
+    return {name: (pixels / cpu / 1e6, pixels / wall / 1e6) for name, (cpu, wall) in spent.items()}
+
+
+def measure(file: Path, repeats: int) -> list[dict[str, Any]]:
+    """One record a path of one file."""
+    names = paths(file)
+    with closing(open_image(ImageRef(file))) as image:
+        info = image.info
+    runs = [once(file, names) for _ in range(repeats)]
+    return [
+        {
+            "file": file.name,
+            "format": info.driver,
+            "pixels": f"{info.width} x {info.height} x {len(info.bands)} {info.dtype}",
+            "tile": "{} x {}".format(*info.levels[0].tile),
+            "path": name,
+            "mpx_per_cpu_second": [run[name][0] for run in runs],
+            "mpx_per_second": [run[name][1] for run in runs],
+            "times_reference": middle([run[name][0] / run[names[-1]][0] for run in runs]),
+        }
+        for name in names
+    ]
+
+
+def geotiffs(folder: Path) -> Iterator[Path]:
+    """The same H&E picture in tiles of 512 px under each codec."""
+    pixels = _picture()
+    for name, options in GEOTIFFS.items():
+        path = folder / f"{name}.tif"
+        profile = {"driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512, "dtype": "uint8", **options}
+        transform = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
+        height, width, count = pixels.shape
+        with rasterio.open(path, "w", width=width, height=height, count=count, transform=transform, **profile) as file:
+            file.write(np.moveaxis(pixels, 2, 0))
+        yield path
+
+
+def _picture() -> NDArray[Any]:
+    with closing(open_image(ImageRef(DATA / "slides" / "CMU-1-Small-Region.svs"))) as image:
+        piece = image.read(0, Region(0, 0, 2048, 2560)).values
+    return np.tile(piece, (1, 2, 1))
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    columns = ("file", "format", "size", "tile", "path", "Mpx per CPU second", "spread", "times the reference")
+    return markdown(
+        columns,
+        [
+            (
+                record["file"],
+                record["format"],
+                record["pixels"],
+                record["tile"],
+                record["path"],
+                middle(record["mpx_per_cpu_second"]),
+                spread(record["mpx_per_cpu_second"]),
+                record["times_reference"],
+            )
+            for record in records
+        ],
+    )
 
 
 def main() -> None:
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one thread\n")
-    print("| file | format | reader | size | tile | Mpx/s |\n|---|---|---|---|---|---:|")
-    for path in [Path(name) for name in sys.argv[1:]] or [path for path in FILES if path.exists()]:
-        try:
-            print(measure(path), flush=True)
-        except FoveateError as error:
-            print(f"{path}: {error.message}", file=sys.stderr)
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("images", nargs="*", type=Path)
+    arguments.add_argument("--json", type=Path)
+    arguments.add_argument("--repeats", type=int, default=5)
+    asked = arguments.parse_args()
+    records: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = asked.images
+        if not files:
+            slide = assemble_slide(Path(folder) / "assembled.svs", 64)
+            files = [slide, *geotiffs(Path(folder)), *(path for path in FILES if path.exists())]
+        for file in files:
+            try:
+                records += measure(file, asked.repeats)
+            except FoveateError as error:
+                print(f"{file}: {error.message}", file=sys.stderr)
+    print(f"{spelled(machine())}\n\n{table(records)}")
+    write_report(asked.json, "read", records)
 
 
 if __name__ == "__main__":

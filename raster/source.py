@@ -7,7 +7,7 @@ scale). A plane pixel depends on its place alone, never on who asked for it: mas
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import ImageDamaged, ImageUnreadable
 from foveate.schema import ImageInfo
-from raster.cache import ChunkCache
+from raster.cache import ChunkCache, Use
 from raster.geometry import Region
 from raster.image import RasterImage
 from raster.resample import footprint, resample
@@ -46,6 +46,10 @@ class Plane:
         """(x0, y0, x1, y1) of a region of this plane, in level-0 pixels."""
         (sx, sy), (ox, oy) = self.scale, self.origin
         return ox + region.x * sx, oy + region.y * sy, ox + region.x1 * sx, oy + region.y1 * sy
+
+
+Reach = dict[Plane | int, Region]
+"""A level-0 rectangle for each grid that chunks lie on: a plane, or a level of the file by its index."""
 
 
 @dataclass(frozen=True)
@@ -139,22 +143,29 @@ class Source:
             decoded, self._pixels_decoded = self._pixels_decoded, 0
         return decoded
 
-    def reach(self, plane: Plane, region: Region, *, once: bool = False) -> Region:
-        """The level-0 rectangle that meets every chunk which `read` (`read_once`, if `once`) of `region` may touch.
-
-        For `release`: what lies outside the reach of all that is still to be read need not be kept.
+    def reach(self, plane: Plane, region: Region, *, once: bool = False) -> Reach:
+        """The level-0 rectangle of every grid that meets all of its chunks which `read` (`read_once`, if `once`) of
+        `region` may touch. For `release`.
         """
         level = self.level_for(plane.scale)
         if self._is_level(level, plane):
-            return Region.snapped_out(*plane.box_l0(region))
+            return {level: Region.snapped_out(*plane.box_l0(region))}
+        own: Reach = {} if once else {plane: Region.snapped_out(*plane.box_l0(region))}
         step = self._step(plane, region if once else _whole_chunks(region))
         if step.halvings:
-            return self.reach(step.plane, step.wanted)
-        return Region.snapped_out(*step.plane.box_l0(step.wanted))
+            return own | self.reach(step.plane, step.wanted)
+        return own | {step.level: Region.snapped_out(*step.plane.box_l0(step.wanted))}
 
-    def release(self, needed: Sequence[Region]) -> None:
-        """Forget the chunks that meet none of the level-0 rectangles `needed`."""
-        self._cache.drop(lambda key: not any(_meets(self._box_l0(key), region) for region in needed))
+    def release(self, soon: Reach, later: Reach) -> None:
+        """Forget the chunks that meet neither rectangle of their grid; those in `later` are the first to make room."""
+
+        def use_of(key: Any) -> Use:
+            grid, box = key[0], self._box_l0(key)
+            if grid in soon and _meets(box, soon[grid]):
+                return Use.SOON
+            return Use.LATER if grid in later and _meets(box, later[grid]) else Use.NEVER
+
+        self._cache.settle(use_of)
 
     def forget(self) -> None:
         """Give the cached chunks' memory back; they are computed again when somebody asks."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model.predictor import PatchBatch
 from raster.geometry import Region
 from raster.grid import Block, Lattice, WorkingGrid
-from raster.source import Plane, Sample, Source
+from raster.source import Plane, Reach, Sample, Source
 from worker.placement import Placement
 from worker.plan import EXAMINED, Plan
 
@@ -113,29 +113,29 @@ class PatchReader:
                 oldest = min((*self._reading, self._newest), key=_place)
                 advanced, self._oldest = oldest != self._oldest, oldest
             if advanced:
-                self._source.release(self._still_read(oldest))
+                self._source.release(*self._still_read(oldest))
 
-    def _still_read(self, block: Block) -> list[Region]:
-        """The level-0 rectangles under the patches of `block` and all later ones: its row's rest, the rows below."""
-        whole = Region.of(self._grid.image)
-        own = self._reach(block)
-        needed = [Region.between(own.x, own.y, whole.x1, own.y1)]
-        if block.row + 1 < len(self._placement.blocks.row_spans):
-            below = self._reach(self._placement.blocks.at(block.row + 1, block.column))
-            needed.append(Region.between(whole.x, below.y, whole.x1, whole.y1))
-        return needed
+    def _still_read(self, block: Block) -> tuple[Reach, Reach]:
+        """What the patches of all blocks from `block` on may read: in its row, and in the rows below."""
+        blocks, whole = self._placement.blocks, Region.of(self._grid.image)
+        rest = {grid: Region.between(r.x, r.y, whole.x1, r.y1) for grid, r in self._reach(block).items()}
+        if block.row + 1 == len(blocks.row_spans):
+            return rest, {}
+        below = self._reach(blocks.at(block.row + 1, block.column))
+        return rest, {grid: Region.between(whole.x, r.y, whole.x1, whole.y1) for grid, r in below.items()}
 
-    def _reach(self, block: Block) -> Region:
-        """The level-0 rectangle under all that the patches of `block` may read, whatever field of view they have."""
-        reaches = []
+    def _reach(self, block: Block) -> Reach:
+        """What the patches of `block` may read, whatever fields of view they have."""
+        reach: Reach = {}
         for fov in range(len(self._lattice.fovs)):
             first = self._window(block.columns[0], block.rows[0], fov)
             last = self._window(block.columns[-1], block.rows[-1], fov)
             region = Region.between(first.x, first.y, last.x1, last.y1)
-            reaches.append(self._source.reach(self.plane(fov), region, once=not self._lattice.aligned))
-        return Region.between(
-            min(r.x for r in reaches), min(r.y for r in reaches), max(r.x1 for r in reaches), max(r.y1 for r in reaches)
-        )
+            found = self._source.reach(self.plane(fov), region, once=not self._lattice.aligned)
+            for grid, r in found.items():
+                own = reach.get(grid, r)
+                reach[grid] = Region.between(min(r.x, own.x), min(r.y, own.y), max(r.x1, own.x1), max(r.y1, own.y1))
+        return reach
 
     def _window(self, column: int, row: int, fov: int) -> Region:
         """The pixels of the field of view's own plane that a cell sees; of unaligned lattices those that it touches."""

@@ -155,3 +155,30 @@ def test_whatever_a_reader_raises_reaches_every_thread_and_can_be_tried_again():
         with pytest.raises(OSError, match="gone"):
             source.read(Plane((1.0, 1.0)), Region(0, 0, 10, 10))
     assert Fails.calls == 2
+
+
+def test_released_chunks_are_read_again_and_kept_ones_are_not():
+    image = Counting.of([noise(1024, 1024)])
+    source = open_source(image)
+    plane, left, right = Plane((1.0, 1.0)), Region(0, 0, 512, 1024), Region(512, 0, 512, 1024)
+    before = source.read(plane, Region(0, 0, 1024, 1024)).values
+    source.release({0: left}, {})
+    assert (source.read(plane, left).values == before[:, :512]).all()
+    assert image.read_pixels == 1024 * 1024
+    assert (source.read(plane, right).values == before[:, 512:]).all()
+    assert image.read_pixels == 1024 * 1536
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.06, 2.7, 7.9, 23.0])
+@pytest.mark.parametrize("origin", [(0.0, 0.0), (-3.5, 2.25)])
+@pytest.mark.parametrize("once", [False, True])
+def test_the_reach_of_a_region_holds_whatever_is_read_for_it(scale, origin, once):
+    image = Counting.of([noise(2000, 2100), noise(1001, 1049)])
+    source = open_source(image)
+    plane, region = Plane((scale, scale), origin), Region(5, 9, 40, 30)
+    read = source.read_once if once else source.read
+    read(plane, region)
+    decoded = image.read_pixels
+    source.release({}, source.reach(plane, region, once=once))
+    read(plane, region)
+    assert image.read_pixels == decoded

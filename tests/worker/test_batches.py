@@ -1,0 +1,82 @@
+"""Reading a plan's patches: every pixel of the file once, the same patches whatever is kept in memory."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.predictor import PatchBatch
+from raster.geometry import Region, Size
+from raster.grid import WorkingGrid, make_lattice
+from raster.image import ImageRef, open_image
+from raster.resample import resample
+from raster.source import Source
+from tests.raster.svs import write_svs
+from worker.batches import PatchReader, groups, read_ahead
+from worker.counts import pixels_needed
+from worker.placement import Placement, place
+from worker.plan import Plan
+
+FILL = np.array([230, 220, 225], np.uint8)
+PATCH = 128
+WIDTH, HEIGHT = 2400, 4800
+BYTES = WIDTH * HEIGHT * 3
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    full = np.kron(rng.integers(0, 256, (HEIGHT // 16, WIDTH // 16, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
+    whole = Region(0, 0, WIDTH, HEIGHT)
+    coarse = resample(full, whole, (0, 0, WIDTH, HEIGHT), Size(WIDTH // 4, HEIGHT // 4))
+    return write_svs(tmp_path_factory.mktemp("slide") / "a.svs", [full, coarse])
+
+
+class Reading:
+    """One image read as the pipeline reads it, all cells examined with all fields of view."""
+
+    def __init__(self, path: Path, fovs: tuple[int, ...], ratio: float, cache_bytes: int, block: int) -> None:
+        self.source = Source(lambda: open_image(ImageRef(path)), lambda values: values, FILL, cache_bytes)
+        self.info = self.source.info
+        self.grid = WorkingGrid(Size(self.info.width, self.info.height), (ratio, ratio))
+        self.lattice = make_lattice(self.grid.size, PATCH, fovs, 0.25)
+        whole = Region(0, 0, self.info.width, self.info.height)
+        self.placement: Placement = place(self.grid, self.lattice, whole, 1, block)
+        self.reader = PatchReader(self.source, self.grid, self.lattice, self.placement)
+        shape = (self.lattice.rows, self.lattice.columns)
+        weights = np.full((len(fovs), *shape), 1 / len(fovs), np.float32)
+        choice, reason = np.zeros(shape, np.int8), np.zeros(shape, np.uint8)
+        self.plan = Plan("mixed", len(fovs), reason, choice, np.ones(shape, np.float32), weights)
+
+    def batches(self) -> Iterator[PatchBatch]:
+        tasks = ((block, group) for block in self.placement.blocks for group in groups(self.plan, block, 4))
+        with ThreadPoolExecutor(2) as executor:
+            for _, (batch, _) in read_ahead(tasks, lambda task: self.reader.read(*task, 4), executor, 6):
+                yield batch
+
+    def needed(self) -> int:
+        def level_of(fov: int) -> int:
+            return self.source.level_for(self.reader.plane(fov).scale)
+
+        return pixels_needed(self.plan, self.lattice, self.grid, self.info, level_of)
+
+
+@pytest.mark.parametrize("fovs", [(128, 256, 512), (128, 192, 256, 384, 512)], ids=["D=3", "D=5"])
+def test_a_dense_plan_decodes_what_it_needs_once(slide: Path, fovs: tuple[int, ...]) -> None:
+    # Not enough for all, even of level 0: least recently used first out, D = 5 decodes almost everything twice.
+    reading = Reading(slide, fovs, 1.0, cache_bytes=BYTES * 4 // 5, block=10)
+    for _ in reading.batches():
+        pass
+    assert reading.source.take_pixels_decoded() <= 1.10 * reading.needed()
+    reading.source.close()
+
+
+def test_patches_do_not_depend_on_what_was_kept(slide: Path) -> None:
+    rich = Reading(slide, (128, 512), 1.2425, cache_bytes=BYTES, block=10)
+    poor = Reading(slide, (128, 512), 1.2425, cache_bytes=BYTES // 5, block=10)
+    for one, other in zip(rich.batches(), poor.batches(), strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+    rich.source.close()
+    poor.source.close()
