@@ -4,15 +4,20 @@ from typing import Any
 
 from foveate.schema import BundleCard
 
-__all__ = ["with_scores"]
+__all__ = ["bare_card", "with_scores"]
 
 _START, _END = "<!-- scores: written by `foveate train` -->", "<!-- end of scores -->"
 
 
+def bare_card(card: BundleCard) -> str:
+    """A model card that says no more than `card`, with a place for scores."""
+    return f"{_front_matter(card)}\n# {card.name}\n\n{_START}\n{_END}\n"
+
+
 def with_scores(text: str | None, card: BundleCard, scores: dict[str, Any]) -> str:
-    """`text` with the table of `scores` (`model.evaluation.evaluate.report`) between its marks; None: a bare card."""
+    """`text` with the table of `scores` (`evaluation.scores.score_bundle`) between its marks; None: a bare card."""
     if text is None or _START not in text or _END not in text:
-        text = f"{_front_matter(card)}\n# {card.name}\n\n{_START}\n{_END}\n"
+        text = bare_card(card)
     before, rest = text.split(_START, 1)
     after = rest.split(_END, 1)[1]
     return f"{before}{_START}\n{_table(card, scores)}\n{_END}{after}"
@@ -44,5 +49,6 @@ def _table(card: BundleCard, scores: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+def _percent(share: float | None) -> str:
+    """Null is what is not defined, such as the IoU of a class that never occurs."""
+    return "-" if share is None else f"{100 * share:.1f}"

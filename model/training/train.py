@@ -22,6 +22,7 @@ from model.training.devices import Place, placed
 from model.training.fit_joint import fit_joint
 from model.training.fit_staged import fit_staged
 from model.training.publish import publish
+from model.training.readme import bare_card
 
 __all__ = ["Trained", "train"]
 
@@ -100,7 +101,7 @@ def _write(config: TrainConfig, nets: nn.ModuleDict, facts: dict[str, Any], reci
     draft = config.run / "bundle.partial"
     shutil.rmtree(draft, ignore_errors=True)
     foveation = nets["foveation"].state_dict() if "foveation" in nets else None
-    save_bundle(draft, card, nets["network"].state_dict(), foveation, readme="", training_yaml=recipe)
+    save_bundle(draft, card, nets["network"].state_dict(), foveation, readme=bare_card(card), training_yaml=recipe)
     draft.rename(finished)
 
 
