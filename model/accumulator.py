@@ -3,7 +3,10 @@
 Letters: N patches, K classes, P patch side, H W working pixels of a block, R C rows and columns of an output strip.
 """
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,6 +77,16 @@ class Taps:
         return not self.t.any()
 
 
+LABELS, UNCERTAINTY, PROBABILITIES = "labels", "uncertainty", "probabilities"
+"""Layers of what `finish` makes; the first always."""
+
+UNCERTAINTY_STEPS = 1024
+"""Uncertainty comes in steps of one in so many, which makes it small; -1 where nothing was examined."""
+
+Layers = dict[str, NDArray[Any]]
+"""By name: `labels` uint8 (R, C); `uncertainty` int16 (R, C); `probabilities` float16 (K, R, C), NaN = not examined."""
+
+
 def finish(
     sums_KHW: NDArray[np.float32],
     rows: Taps,
@@ -84,8 +97,9 @@ def finish(
     values: NDArray[np.uint8],
     nodata: int,
     device: torch.device,
-) -> NDArray[np.uint8]:
-    """(R, C) class values of output pixels.
+    extras: Collection[str] = (),
+) -> Layers:
+    """The class values of (R, C) output pixels, and the layers named by `extras`.
 
     `sums_KHW` (K + 1, H, W) as from `Accumulator.part`; `rows` and `columns` map level-0 pixels to its pixels; `valid`
     (level-0 rows, columns) or None for all; `downsample` m level-0 pixels a side make one output pixel (the last ones
@@ -95,7 +109,7 @@ def finish(
     classes, wide = sums_KHW.shape[0] - 1, len(columns.t)
     strip = max(1, _STRIP_BYTES // (4 * (classes + 1) * max(1, wide)) // downsample) * downsample
     lookup = torch.from_numpy(np.append(values, np.uint8(nodata))).to(device)
-    out = np.empty((-(-len(rows.t) // downsample), -(-wide // downsample)), np.uint8)
+    strips: dict[str, list[NDArray[Any]]] = {name: [] for name in (LABELS, *extras)}
     for start in range(0, len(rows.t), strip):
         part = slice(start, min(start + strip, len(rows.t)))
         scores_KRC = _scores(sums_KHW, rows[part], columns, device)
@@ -103,10 +117,28 @@ def finish(
             scores_KRC *= torch.from_numpy(valid[part]).to(device)
         if downsample > 1:
             scores_KRC = _summed(scores_KRC, downsample)
-        labels = torch.where(scores_KRC[-1] > 0, scores_KRC[:-1].max(0).indices, classes)
-        done = start // downsample
-        out[done : done + labels.shape[0]] = lookup[labels].cpu().numpy()
-    return out
+        examined_RC = scores_KRC[-1] > 0
+        labels = torch.where(examined_RC, scores_KRC[:-1].max(0).indices, classes)
+        strips[LABELS].append(lookup[labels].cpu().numpy())
+        for name in extras:
+            strips[name].append(_EXTRAS[name](scores_KRC[:-1], examined_RC).cpu().numpy())
+    return {name: np.concatenate(parts, axis=-2) for name, parts in strips.items()}
+
+
+def _probabilities(scores_KRC: Tensor, examined_RC: Tensor) -> Tensor:
+    shares = scores_KRC / scores_KRC.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.where(examined_RC, shares, torch.nan).half()
+
+
+def _uncertainty(scores_KRC: Tensor, examined_RC: Tensor) -> Tensor:
+    """The entropy over that of equal shares, in steps."""
+    shares = scores_KRC / scores_KRC.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
+    entropy = torch.special.entr(shares).sum(0) / math.log(max(2, len(shares)))
+    steps = (entropy * UNCERTAINTY_STEPS).round().clamp(0, UNCERTAINTY_STEPS)
+    return torch.where(examined_RC, steps, -1).short()
+
+
+_EXTRAS = {UNCERTAINTY: _uncertainty, PROBABILITIES: _probabilities}
 
 
 def _scores(sums_KHW: NDArray[np.float32], rows: Taps, columns: Taps, device: torch.device) -> Tensor:

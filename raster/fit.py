@@ -84,11 +84,6 @@ def checked_options(options: SegmentOptions) -> SegmentOptions:
             f"detail {options.detail:g} steers the adaptive coverages, which do not exist in this version",
             hint="leave --detail out",
         )
-    if options.outputs:
-        raise OptionInvalid(
-            f"the optional outputs {', '.join(options.outputs)} do not exist in this version",
-            hint="leave --outputs out",
-        )
     return options
 
 

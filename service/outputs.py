@@ -17,6 +17,8 @@ OUTPUT_IDS = {
     "regions.geojson": "regions",
     "statistics.json": "statistics",
     "manifest.json": "manifest",
+    "uncertainty.tif": "uncertainty",
+    "probabilities.zarr.zip": "probabilities",
 }
 """File name to output id."""
 
@@ -28,9 +30,17 @@ OUTPUT_TITLES = {
     "regions": "The classes as polygons: pixels for QuPath, or longitude and latitude",
     "statistics": "Pixels, shares and areas of the classes",
     "manifest": "What was done, with which image, model and parameters",
+    "uncertainty": "On request: entropy of the class probabilities, 0 to 1",
+    "probabilities": "On request: the class probabilities, a zarr v3 store in one file that zarr opens as it is",
 }
 
-_TYPES = {".tif": _COG, ".png": "image/png", ".geojson": "application/geo+json", ".json": "application/json"}
+_TYPES = {
+    ".tif": _COG,
+    ".png": "image/png",
+    ".geojson": "application/geo+json",
+    ".json": "application/json",
+    ".zip": "application/zip",
+}
 
 __all__ = ["OUTPUT_IDS", "OUTPUT_TITLES", "media_type", "output_schemas", "result_file"]
 

@@ -11,19 +11,22 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveate.schema import NODATA, SpacingInfo
+from model.accumulator import LABELS, PROBABILITIES, UNCERTAINTY, UNCERTAINTY_STEPS, Layers
 from raster.features import RegionsJob
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.overlay import read_mask, write_overlay
+from raster.probabilities import ProbabilitiesWriter, zipped
 from raster.regions import RegionsProcess, RegionsSummary
 from raster.source import Plane
 from raster.statistics import statistics
+from raster.uncertainty import UncertaintyWriter
 from raster.whole_file import write_json
 from raster.write import MaskWriter, write_foveation
 from worker.canvas import Canvas
@@ -34,6 +37,8 @@ from worker.plan import EXAMINED, Plan
 _OVERLAY_SIDE = 2048
 """Half of what the format allows: enough for a screen, and quick to write."""
 _LEAST_AREA, _MOST_AREA = 16, 64
+_UNEXAMINED: dict[str, float] = {LABELS: NODATA, UNCERTAINTY: -1, PROBABILITIES: np.nan}
+STORE = "probabilities.zarr"
 
 
 class Assembly:
@@ -106,7 +111,12 @@ class _Files:
         self._place = Georeference.of(job.info, job.fit.spacing)
         region, m = job.placement.region_l0, job.spec.options.mask_downsample
         grid = self._place.regridded(region.x, region.y, m, m)
-        self._mask = MaskWriter(out.parent, job.placement.mask_size, job.card.classes, grid)
+        size, outputs = job.placement.mask_size, job.options.outputs
+        self._mask = MaskWriter(out.parent, size, job.card.classes, grid)
+        self._uncertainty = UncertaintyWriter(out.parent, size, grid) if UNCERTAINTY in outputs else None
+        self._probabilities = (
+            ProbabilitiesWriter(out / STORE, size, job.card.classes, grid) if PROBABILITIES in outputs else None
+        )
         self._regions = RegionsProcess(
             RegionsJob(
                 out=out / "regions.geojson",
@@ -128,17 +138,28 @@ class _Files:
     def close(self) -> None:
         self._regions.close()
         self._mask.close()
+        if self._uncertainty is not None:
+            self._uncertainty.close()
 
     def take(self, rows: Span, damaged: frozenset[Region]) -> None:
-        """Write one row of pieces, with what is damaged as no data."""
+        """Write one row of pieces, with what is damaged as no data, in every layer."""
         placement = self._job.placement
-        band = np.empty((rows.end_m - rows.start_m, placement.mask_size.width), np.uint8)
+        bands: dict[str, list[NDArray[Any]]] = {}
         for columns in placement.column_spans:
             piece = Piece(rows, columns)
-            labels = labels_of(placement, self._canvas, piece)
-            band[:, columns.start_m : columns.end_m] = without(labels, piece, placement, damaged)
-        self._regions.write(band)
-        self._mask.write(Region(0, rows.start_m, band.shape[1], band.shape[0]), band)
+            layers = layers_of(placement, self._canvas, piece)
+            for name, layer in without(layers, piece, placement, damaged).items():
+                bands.setdefault(name, []).append(layer)
+        whole = {name: np.concatenate(parts, axis=-1) for name, parts in bands.items()}
+        area = Region(0, rows.start_m, placement.mask_size.width, rows.end_m - rows.start_m)
+        self._regions.write(whole[LABELS])
+        self._mask.write(area, whole[LABELS])
+        if self._uncertainty is not None:
+            steps = whole[UNCERTAINTY]
+            values = np.where(steps < 0, np.nan, steps / np.float32(UNCERTAINTY_STEPS)).astype(np.float32)
+            self._uncertainty.write(area, values)
+        if self._probabilities is not None:
+            self._probabilities.write(area, whole[PROBABILITIES])
 
     def finish(self, plan: Plan, picture: NDArray[np.uint8]) -> RegionsSummary:
         """What is left once all rows are there; the process writes its polygons meanwhile."""
@@ -147,6 +168,12 @@ class _Files:
         mask = out / "mask.tif"
         self._mask.finish(mask)
         counts = self._mask.counts.tolist()
+        if self._uncertainty is not None:
+            self._uncertainty.finish(out / "uncertainty.tif")
+        if self._probabilities is not None:
+            self._probabilities.finish()
+            if job.spec.archive:
+                zipped(out / STORE)
         _write_foveation(job, plan, out / "foveation.tif", self._place)
         write_json(out / "statistics.json", statistics(job.card.classes, counts, _mask_spacing(job)))
         labels = read_mask(mask, Size(picture.shape[1], picture.shape[0]))
@@ -164,29 +191,28 @@ def _touched(placement: Placement, rows: Span, damaged: Iterable[Region]) -> boo
     return any(region.y < y1 and y0 < region.y1 for region in damaged)
 
 
-def labels_of(placement: Placement, canvas: Canvas, piece: Piece) -> NDArray[np.uint8]:
-    """The piece's committed labels."""
+def layers_of(placement: Placement, canvas: Canvas, piece: Piece) -> Layers:
+    """The piece's committed layers."""
     if len(piece.owners) > 1:
         seam = canvas.seam(piece)
         assert seam is not None, f"seam {piece.name} is still open"
         return seam[0]
     record = canvas.block(placement.blocks.at(*piece.owners[0]))
     assert record is not None, f"the block of piece {piece.name} was computed and is not in the canvas"
-    return record.labels[piece.name]
+    return record.pieces[piece.name]
 
 
-def without(
-    labels: NDArray[np.uint8], piece: Piece, placement: Placement, damaged: Iterable[Region]
-) -> NDArray[np.uint8]:
-    """The piece's labels with every mask pixel that touches a damaged level-0 region set to no data."""
+def without(layers: Layers, piece: Piece, placement: Placement, damaged: Iterable[Region]) -> Layers:
+    """The piece's layers, changed in place: every mask pixel that touches a damaged level-0 region was not examined."""
     m, area = placement.x.downsample, placement.region_l0
     for region in damaged:
         under = region.intersection(placement.piece_l0(piece)).shifted(-area.x, -area.y)
         if not under.empty:
             rows = slice(under.y // m - piece.rows.start_m, -(-under.y1 // m) - piece.rows.start_m)
             columns = slice(under.x // m - piece.columns.start_m, -(-under.x1 // m) - piece.columns.start_m)
-            labels[rows, columns] = NODATA
-    return labels
+            for name, layer in layers.items():
+                layer[..., rows, columns] = _UNEXAMINED[name]
+    return layers
 
 
 def _write_foveation(job: Job, plan: Plan, path: Path, place: Georeference) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import CanvasMismatch
+from model.accumulator import Layers
 from raster.geometry import Region
 from raster.grid import Block
 from raster.whole_file import whole_file
@@ -35,9 +36,9 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """What a committed block left: labels (rows, columns) of its own pieces by name, and level-0 regions of damage."""
+    """What a committed block left: the layers of its own pieces by name, and level-0 regions of damage."""
 
-    labels: dict[str, NDArray[np.uint8]]
+    pieces: dict[str, Layers]
     damaged: frozenset[Region]
     tally: "Tally"
     pixels_decoded: int
@@ -87,9 +88,12 @@ class Canvas:
             with whole_file(self._sums(block), durable=False) as partial, partial.open("wb") as file:
                 np.savez(file, **sums)  # type: ignore[arg-type]
         damaged = np.array([[r.x, r.y, r.width, r.height] for r in sorted(record.damaged)], np.int64).reshape(-1, 4)
-        with whole_file(self._labels(block), durable=False) as partial, partial.open("wb") as file:
-            extra = {"damaged": damaged, "tally": record.tally.array, "decoded": np.array(record.pixels_decoded)}
-            np.savez_compressed(file, **extra, **record.labels)  # type: ignore[arg-type]
+        arrays = {"damaged": damaged, "tally": record.tally.array, "decoded": np.array(record.pixels_decoded)}
+        arrays |= {
+            f"{piece}/{name}": layer for piece, layers in record.pieces.items() for name, layer in layers.items()
+        }
+        with whole_file(self._labels(block), durable=False) as partial:
+            _save(partial, arrays)
 
     def block(self, block: Block) -> BlockRecord | None:
         """What the block committed; None: nothing yet, or nothing that still passes its checksums."""
@@ -98,7 +102,11 @@ class Canvas:
             return None
         damaged = frozenset(Region(*map(int, row)) for row in arrays.pop("damaged"))
         tally, decoded = Tally(*map(int, arrays.pop("tally"))), int(arrays.pop("decoded"))
-        return BlockRecord(arrays, damaged, tally, decoded)
+        pieces: dict[str, Layers] = {}
+        for key, layer in arrays.items():
+            piece, name = key.split("/")
+            pieces.setdefault(piece, {})[name] = layer
+        return BlockRecord(pieces, damaged, tally, decoded)
 
     def sums(self, block: Block, seam: str) -> NDArray[np.float32] | None:
         """The block's open sums for one seam; None: it had nothing to add there, or they are spent."""
@@ -109,14 +117,17 @@ class Canvas:
         with suppress(FileNotFoundError):
             self._sums(block).unlink()
 
-    def commit_seam(self, piece: Piece, labels: NDArray[np.uint8], tally: Tally) -> None:
-        with whole_file(self._seam(piece), durable=False) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, labels=labels, tally=tally.array)
+    def commit_seam(self, piece: Piece, layers: Layers, tally: Tally) -> None:
+        with whole_file(self._seam(piece), durable=False) as partial:
+            _save(partial, {"tally": tally.array, **layers})
 
-    def seam(self, piece: Piece) -> tuple[NDArray[np.uint8], Tally] | None:
-        """A closed seam's labels and tally; None: still open."""
+    def seam(self, piece: Piece) -> tuple[Layers, Tally] | None:
+        """A closed seam's layers and tally; None: still open."""
         arrays = _load(self._seam(piece))
-        return None if arrays is None else (arrays["labels"], Tally(*map(int, arrays["tally"])))
+        if arrays is None:
+            return None
+        tally = Tally(*map(int, arrays.pop("tally")))
+        return arrays, tally
 
     def _sums(self, block: Block) -> Path:
         return self.directory / "blocks" / f"{block.name}.sums.npz"
@@ -126,6 +137,14 @@ class Canvas:
 
     def _seam(self, piece: Piece) -> Path:
         return self.directory / "seams" / f"{piece.name}.npz"
+
+
+def _save(path: Path, arrays: Arrays) -> None:
+    """As numpy does, at the least effort: three times as fast, half as large again."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def _load(path: Path, only: set[str] | None = None) -> Arrays | None:

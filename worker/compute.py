@@ -1,6 +1,6 @@
 """From plan to committed labels: block by block, each patch once, seams closed as soon as their blocks are there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import CoverageHole, Dismissed
 from foveate.schema import NODATA
-from model.accumulator import Accumulator, Taps, finish
+from model.accumulator import LABELS, PROBABILITIES, UNCERTAINTY, Accumulator, Layers, Taps, finish
 from model.predictor import PatchBatch, Predictor
 from raster.geometry import Region
 from raster.grid import Block
@@ -54,6 +54,7 @@ class BlockWork:
         self._predictor = predictor
         self._reader = PatchReader(job.source, job.grid, job.lattice, job.placement)
         self._values = np.array([card.value for card in job.card.classes], np.uint8)
+        self._extras = tuple(sorted(set(job.options.outputs)))
         self._sums: Accumulator | None = None
         self._damaged: set[Region] = set()
         self._all_damaged: set[Region] = set(job.known_damage | known_damage)
@@ -147,7 +148,7 @@ class BlockWork:
     def _commit(self, block: Block) -> None:
         """The block's own labels, and its share of the seams around it; then the seams that only waited for it."""
         corner = self._job.placement.support(block)
-        labels: dict[str, NDArray[np.uint8]] = {}
+        pieces: dict[str, Layers] = {}
         sums: dict[str, NDArray[np.float32]] = {}
         tally = Tally()
         for piece in self._job.placement.pieces_of(block):
@@ -157,11 +158,11 @@ class BlockWork:
                 if open_sums is not None:
                     sums[piece.name] = open_sums
             else:
-                labels[piece.name], counted = self._finished(piece, open_sums)
+                pieces[piece.name], counted = self._finished(piece, open_sums)
                 tally += counted
         self._sums = None
         decoded = self._job.source.take_pixels_decoded()
-        self._canvas.commit_block(block, BlockRecord(labels, frozenset(self._damaged), tally, decoded), sums)
+        self._canvas.commit_block(block, BlockRecord(pieces, frozenset(self._damaged), tally, decoded), sums)
         self._damaged = set()
         self._count(tally, decoded)
         self._done.add(block)
@@ -173,8 +174,8 @@ class BlockWork:
             owners = [placement.blocks.at(*owner) for owner in piece.owners]
             ready = len(owners) > 1 and all(owner in self._done for owner in owners)
             if ready and piece.name not in self._closed:
-                labels, tally = self._finished(piece, self._added(piece, owners))
-                self._canvas.commit_seam(piece, labels, tally)
+                layers, tally = self._finished(piece, self._added(piece, owners))
+                self._canvas.commit_seam(piece, layers, tally)
                 self._count(tally)
                 self._closed.add(piece.name)
         for neighbour in self._around(block):
@@ -202,16 +203,16 @@ class BlockWork:
             total[:, rows, columns] += sums
         return total
 
-    def _finished(self, piece: Piece, sums: NDArray[np.float32] | None) -> tuple[NDArray[np.uint8], Tally]:
-        """The labels of a piece from the sums over its working region, checked for holes, and their tally."""
+    def _finished(self, piece: Piece, sums: NDArray[np.float32] | None) -> tuple[Layers, Tally]:
+        """The layers of a piece from the sums over its working region, checked for holes, and their tally."""
         job, placement = self._job, self._job.placement
         valid = job.source.read_valid(placement.piece_l0(piece))
         with_data = _any_in_squares(valid, placement.x.downsample)
         if sums is None:
-            labels = np.full(piece.region_m.size.shape, NODATA, np.uint8)
+            layers = _nothing(piece.region_m.size.shape, len(self._values), self._extras)
         else:
             region = placement.region_w(piece)
-            labels = finish(
+            layers = finish(
                 sums,
                 _shifted(placement.y.taps(piece.rows.start_m, piece.rows.end_m), region.y),
                 _shifted(placement.x.taps(piece.columns.start_m, piece.columns.end_m), region.x),
@@ -220,7 +221,9 @@ class BlockWork:
                 values=self._values,
                 nodata=NODATA,
                 device=self._predictor.device,
+                extras=self._extras,
             )
+        labels = layers[LABELS]
         unexamined = (labels == NODATA) if with_data is None else (labels == NODATA) & with_data
         background = unexamined & self._background(piece)
         if (unexamined & ~background).any():
@@ -229,7 +232,7 @@ class BlockWork:
                 hint="this is a defect of Foveate: please report it with the manifest of the job",
             )
         count = labels.size if with_data is None else int(with_data.sum())
-        return labels, Tally(count, count - int(unexamined.sum()), int(background.sum()))
+        return layers, Tally(count, count - int(unexamined.sum()), int(background.sum()))
 
     def _background(self, piece: Piece) -> NDArray[np.bool_]:
         """(rows, columns) of the piece: whether the first or last pixel's own cell was skipped as background."""
@@ -246,6 +249,16 @@ class BlockWork:
             for c in columns:
                 found |= skipped[np.ix_(r, c)]
         return found
+
+
+def _nothing(shape: tuple[int, int], classes: int, extras: Collection[str]) -> Layers:
+    """The layers of a piece that nobody examined."""
+    layers: Layers = {
+        LABELS: np.full(shape, NODATA, np.uint8),
+        UNCERTAINTY: np.full(shape, -1, np.int16),
+        PROBABILITIES: np.full((classes, *shape), np.nan, np.float16),
+    }
+    return {name: layer for name, layer in layers.items() if name == LABELS or name in extras}
 
 
 def _own_cells(ends_w: NDArray[np.int64], stride: int, count: int) -> NDArray[np.int64]:

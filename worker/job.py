@@ -113,8 +113,9 @@ def region_of_interest(info: ImageInfo, options: SegmentOptions) -> Region:
 
 def _budget(spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid, options: SegmentOptions) -> Budget:
     spare = int(spec.memory_gb * 1e9) - _BASE_BYTES
-    # A block's open sums, a copy of the part that is being finished, and its labels at level 0.
-    bytes_per_cell = lattice.stride**2 * (4 * 1.5 * (len(card.classes) + 1) + 2 * grid.ratio[0] * grid.ratio[1])
+    # A block's open sums, a copy of the part that is being finished, and its layers at level 0.
+    layers = 2 + 4 * ("uncertainty" in options.outputs) + 4 * len(card.classes) * ("probabilities" in options.outputs)
+    bytes_per_cell = lattice.stride**2 * (4 * 1.5 * (len(card.classes) + 1) + layers * grid.ratio[0] * grid.ratio[1])
     fits = int((max(spare, 0) * _BLOCK_SHARE / bytes_per_cell) ** 0.5)
     if fits < 1:
         raise MemoryTooSmall(

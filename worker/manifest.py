@@ -141,4 +141,6 @@ def _warnings(job: Job, computed: Computed, regions: RegionsSummary) -> list[str
 
 
 def _file(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    """Of a store, which is a directory: all its files together."""
+    parts = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
+    return {"bytes": sum(part.stat().st_size for part in parts), "sha256": file_sha256(path)}

@@ -185,6 +185,7 @@ def _attempt(worker: Worker, job_id: str, attempt: int) -> Ended:
             memory_gb=settings.memory_gb,
             batch=settings.batch,
             block=settings.block,
+            archive=True,
         )
         ended = _drive(worker, spec, attempt)
         if ended.error is None:

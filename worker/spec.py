@@ -33,6 +33,8 @@ class JobSpec(Wire):
     memory_gb: float
     batch: int | None = None
     block: int | None = None
+    archive: bool = False
+    """A store of many files becomes one file, which a service can hand out."""
 
 
 def canvas_digest(

@@ -20,7 +20,7 @@ def identity(length):
 def labels_of(sums, **changes):
     rows, columns = identity(sums.shape[1]), identity(sums.shape[2])
     settings = {"valid": None, "downsample": 1, "values": np.arange(sums.shape[0] - 1, dtype=np.uint8), "nodata": 255}
-    return finish(sums, rows, columns, **(settings | changes), device=CPU)
+    return finish(sums, rows, columns, **(settings | changes), device=CPU)["labels"]
 
 
 @given(st.integers(1, 64), st.integers(0, 48))

@@ -121,7 +121,7 @@ def test_a_named_bundle_gives_its_own_refusal() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"coverage": "planned"}, {"coverage": "refined"}, {"detail": 0.5}, {"outputs": ["uncertainty"]}]
+    "options", [{"coverage": "planned"}, {"coverage": "refined"}, {"detail": 0.5}]
 )
 def test_what_does_not_exist_yet_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(OptionInvalid, match="not exist"):

@@ -8,7 +8,7 @@ import rasterio
 from foveate.schema import SegmentOptions
 from model.bundle import load_bundle
 from model.predictor import Predictor, choose_device
-from worker.assemble import labels_of, without
+from worker.assemble import layers_of, without
 from worker.canvas import Canvas
 from worker.compute import BlockWork
 from worker.job import prepared
@@ -68,6 +68,6 @@ def mask_of(spec: JobSpec, stop_after: int | None = None):
         for block in job.placement.blocks:
             damaged |= canvas.block(block).damaged
         for piece in job.placement.pieces():
-            labels = labels_of(job.placement, canvas, piece)
-            mask[piece.region_m.slices()] = without(labels, piece, job.placement, damaged)
+            layers = layers_of(job.placement, canvas, piece)
+            mask[piece.region_m.slices()] = without(layers, piece, job.placement, damaged)["labels"]
     return mask

@@ -1,0 +1,148 @@
+"""The whole pipeline into a directory: the layers on request, late damage, and the same bytes however it got there."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import zarr
+from rio_cogeo.cogeo import cog_validate
+
+from raster.uncertainty import mean_halved
+from tests.bundles import make_bundle
+from tests.worker.computed import spec_for, write_image
+from tests.worker.test_compute import broken_tiles, noise
+from worker import assemble
+from worker.pipeline import run
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bundles")
+    return make_bundle(root / "e", name="e", kind="any", spacing=None, mapping="explicit", policy="mode")
+
+
+def made(spec):
+    """The manifest of the job, and the digest of every file but it."""
+    manifest = run(spec, lambda stage, share: None, lambda: False)
+    files = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    assert json.loads((spec.out / "manifest.json").read_text()) == manifest
+    return manifest, files
+
+
+BOTH = ("uncertainty", "probabilities")
+
+
+@pytest.mark.parametrize("m", [1, 4])
+def test_uncertainty_and_probabilities_belong_to_the_mask(bundle, tmp_path, m):
+    pixels = noise(700, 611)
+    pixels[:200, :300] = 0
+    image = write_image(tmp_path / "i.tif", pixels, nodata=0)
+    spec = spec_for(image, bundle, tmp_path, block=3, outputs=list(BOTH), mask_downsample=m)
+    manifest, files = made(spec)
+    assert {"uncertainty.tif", "probabilities.zarr"} <= files.keys()
+    assert manifest["files"]["probabilities.zarr"]["bytes"] > 0
+    with rasterio.open(spec.out / "mask.tif") as mask, rasterio.open(spec.out / "uncertainty.tif") as file:
+        labels, uncertainty = mask.read(1), file.read(1)
+        assert (file.transform, file.crs, file.shape) == (mask.transform, mask.crs, mask.shape)
+        assert np.isnan(file.nodata)
+        assert file.dtypes == ("float32",)
+        assert bool(file.overviews(1)) == (m == 1)
+    assert cog_validate(spec.out / "uncertainty.tif", strict=True)[0]
+    store = zarr.open_array(spec.out / "probabilities.zarr", mode="r")
+    probabilities = store[:].astype(np.float64)
+    assert probabilities.shape == (2, *labels.shape)
+    assert (np.isnan(uncertainty) == (labels == 255)).all()
+    assert (np.isnan(probabilities).any(axis=0) == (labels == 255)).all()
+    seen = labels != 255
+    assert np.allclose(probabilities[:, seen].sum(axis=0), 1, atol=2e-3)
+    values = np.array([entry["value"] for entry in store.attrs["classes"]])
+    clear = np.abs(probabilities[0] - probabilities[1])[seen] > 2e-3
+    assert (values[probabilities[:, seen].argmax(axis=0)] == labels[seen])[clear].all()
+    shares = probabilities[:, seen].clip(1e-9)
+    assert np.allclose(-(shares * np.log2(shares)).sum(axis=0), uncertainty[seen], atol=5e-3)
+    assert (uncertainty[seen] * 1024 % 1 == 0).all()
+    assert tuple(store.attrs["transform"]) == tuple(rasterio.open(spec.out / "mask.tif").transform)[:6]
+
+
+def test_a_service_gets_the_store_as_one_file_that_zarr_opens(bundle, tmp_path):
+    image = write_image(tmp_path / "i.tif", noise(300, 280))
+    plain = spec_for(image, bundle, tmp_path / "plain", outputs=["probabilities"])
+    archived = spec_for(image, bundle, tmp_path / "one", outputs=["probabilities"]).model_copy(update={"archive": True})
+    made(plain)
+    _, files = made(archived)
+    assert "probabilities.zarr.zip" in files
+    assert "probabilities.zarr" not in files
+    whole = zarr.open_array(plain.out / "probabilities.zarr", mode="r")[:]
+    with zarr.storage.ZipStore(archived.out / "probabilities.zarr.zip", mode="r") as store:
+        assert np.array_equal(zarr.open_array(store, mode="r")[:], whole)
+    with zipfile.ZipFile(archived.out / "probabilities.zarr.zip") as archive:
+        assert {entry.date_time[0] for entry in archive.infolist()} == {1980}
+
+
+def test_taken_up_again_every_file_is_the_same(bundle, tmp_path):
+    image = write_image(tmp_path / "i.tif", noise(700, 480))
+    _, whole = made(spec_for(image, bundle, tmp_path / "whole", block=3, batch=2, outputs=list(BOTH)))
+    cut = spec_for(image, bundle, tmp_path / "cut", block=3, batch=2, outputs=list(BOTH))
+    calls = iter(range(10**6))
+
+    def stop(stage, share):
+        if stage == "segmenting" and next(calls) > 50:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(cut, stop, lambda: False)
+    kept = len(list(cut.canvas.glob("blocks/*.labels.npz")))
+    assert kept > 3
+    shutil.rmtree(cut.out)
+    assert made(cut)[1] == whole
+
+
+def test_damage_that_shows_after_its_rows_were_handed_on_makes_them_new(bundle, tmp_path, monkeypatch):
+    """The rows are taken as if the damage were unknown at first, as where only a later patch reads the finest level."""
+    image = broken_tiles(tmp_path / "i.tif", noise(1024, 1024), [17])
+    _, known = made(spec_for(image, bundle, tmp_path / "known", block=3))
+    begun = []
+    begin, hand_on = assemble.Assembly._begin, assemble.Assembly.hand_on
+    monkeypatch.setattr(assemble.Assembly, "_begin", lambda self: (begun.append(1), begin(self))[1])
+    late = lambda self, row, damaged: hand_on(self, row, damaged if len(begun) > 1 else frozenset())  # noqa: E731
+    monkeypatch.setattr(assemble.Assembly, "hand_on", late)
+    spec = spec_for(image, bundle, tmp_path / "late", block=3)
+    assert made(spec)[1] == known
+    assert len(begun) == 2
+    assert not [path for path in spec.out.iterdir() if path.name.startswith(".")]
+
+
+def test_a_failing_vectoriser_fails_the_job(bundle, tmp_path, monkeypatch):
+    from foveate.errors import Unexpected
+    from raster.regions import RegionsProcess
+
+    image = write_image(tmp_path / "i.tif", noise(300, 280))
+    write = RegionsProcess.write
+    monkeypatch.setattr(RegionsProcess, "write", lambda self, rows: (self.kill(), write(self, rows))[1])
+    with pytest.raises(Unexpected, match="vectorises"):
+        made(spec_for(image, bundle, tmp_path))
+
+
+def test_the_mean_of_four_passes_over_what_was_not_examined():
+    values = np.array([[[0.5, np.nan, np.nan, np.nan], [1.0, 0.0, np.nan, np.nan]]], np.float32)
+    assert np.array_equal(mean_halved(values), [[[0.5, np.nan]]], equal_nan=True)
+
+
+BEFORE = Path(__file__).parent / "masks_of_e1fa5fe.npz"
+"""The masks that commit e1fa5fe made of this image, before the engine was rebuilt as a pipeline."""
+
+
+@pytest.mark.parametrize(("policy", "mapping"), [("mode", "explicit"), ("mean", "implicit")])
+def test_masks_stay_what_they_were(tmp_path, policy, mapping):
+    """Design 5: at most 1e-4 of the pixels differ for the same reader and precision."""
+    made_bundle = make_bundle(tmp_path / "b", name="b", kind="any", spacing=None, mapping=mapping, policy=policy)
+    image = write_image(tmp_path / "i.tif", noise(530, 611))
+    spec = spec_for(image, made_bundle, tmp_path, block=3)
+    made(spec)
+    with rasterio.open(spec.out / "mask.tif") as mask, np.load(BEFORE) as before:
+        assert len(np.unique(before[policy])) == 2
+        assert (mask.read(1) != before[policy]).mean() <= 1e-4
