@@ -28,7 +28,7 @@ help:
 	@echo 'make check     formatting, lint, types, import arrows, Dockerfile and compose file'
 	@echo 'make test      the fast tests'
 	@echo 'make test-all  every test'
-	@echo 'make bench     measure this machine; NAME=read (or another file of bench/), JSON=file for the figures'
+	@echo 'make bench     measure this machine; NAME=read, floor, decoded, memory or peers; JSON=file for the figures'
 	@echo 'make clean     remove .venv and what the demo wrote'
 
 $(UP): pyproject.toml constraints.txt
@@ -63,7 +63,8 @@ test-all: $(DEV)
 	$(BIN)/python -m pytest
 
 bench: $(DEV)
-	$(BIN)/python -m bench.$(or $(NAME),read) $(if $(JSON),--json '$(JSON)')
+	$(BIN)/python -m bench.$(or $(NAME),read) $(if $(SIZE),--size $(SIZE)) $(if $(REPEATS),--repeats $(REPEATS)) \
+		$(if $(JSON),--json '$(JSON)') $(if $(RESULTS),--results)
 
 clean:
 	rm -rf .venv demo-output demo-data

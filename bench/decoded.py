@@ -1,0 +1,87 @@
+"""How many pixels the codec delivers for every pixel that a dense run needs.
+
+    make bench NAME=decoded [SIZE=2048]
+
+What is needed is painted by `bench.needed` from the plan that the result tells; what was decoded is the codec's own
+count, in the manifest. Banks of three and of five fields of view, each twice the one before, overlap 0.25.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench.engine import run as segment
+from bench.images import FULL_SIDE, flat_scene, scene, slide
+from bench.models import pixelwise
+from bench.needed import needed
+from bench.report import Records, markdown
+from bench.runner import run
+from model.bundle import load_bundle
+
+BANKS = (3, 5)
+POLICIES = ("mode", "fixed:1", "ensemble")
+IMAGES = {"tiled, no overviews": flat_scene, "tiled with overviews": scene, "slide": slide}
+TARGET = 1.10
+
+
+def measure(asked: argparse.Namespace) -> Records:
+    with tempfile.TemporaryDirectory(prefix="foveate-bench-") as folder:
+        return [
+            measure_one(name, image(asked.size), bank, policy, Path(folder))
+            for name, image in IMAGES.items()
+            for bank in BANKS
+            for policy in POLICIES
+        ]
+
+
+def measure_one(name: str, image: Path, bank: int, policy: str, folder: Path) -> dict[str, Any]:
+    """Decoded and needed pixels of one job; `counted` is the engine's own figure of what it needs."""
+    bundle = pixelwise(folder, bank)
+    manifest = segment(image, bundle, folder / "out", {"policy": policy})["manifest"]
+    counts = manifest["counts"]
+    painted = sum(int(mask.sum()) for mask in needed(folder / "out", load_bundle(bundle).card).values())
+    return {
+        "image": name,
+        "pixels": manifest["image"]["width"] * manifest["image"]["height"],
+        "bank": bank,
+        "policy": policy,
+        "needed": painted,
+        "counted": counts["pixels_needed"],
+        "decoded": counts["pixels_decoded"],
+        "ratio": counts["pixels_decoded"] / painted,
+    }
+
+
+def table(records: Records) -> str:
+    columns = (
+        "image",
+        "Mpx",
+        "D",
+        "policy",
+        "needed Mpx",
+        "the engine's count of it",
+        "decoded Mpx",
+        "decoded / needed",
+    )
+    rows = [
+        (
+            record["image"],
+            record["pixels"] / 1e6,
+            record["bank"],
+            record["policy"],
+            *(record[key] / 1e6 for key in ("needed", "counted", "decoded")),
+            record["ratio"],
+        )
+        for record in records
+    ]
+    worst = max(record["ratio"] for record in records)
+    return f"{markdown(columns, rows)}\n\nLargest ratio {worst:.3f}; target at most {TARGET:.2f}."
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", type=int, default=FULL_SIDE, metavar="PX", help="side of the scene")
+
+
+if __name__ == "__main__":
+    run("decoded", __doc__, measure, table, _arguments)

@@ -1,0 +1,209 @@
+"""What warm children do for the benches: the whole engine, its forwards alone, its decoding alone, or it on a simulated
+accelerator. Each of these runs in a process of its own, which holds what it needs between calls.
+"""
+
+import copy
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import worker.pipeline
+from bench.needed import needed
+from bench.processes import Stopwatch
+from foveate.schema import SegmentOptions
+from jobs.catalog import Catalog
+from model.accumulator import Accumulator
+from model.bundle import Bundle, load_bundle
+from model.predictor import PatchBatch, Predictor
+from raster.bands import fill_colour
+from raster.fit import fit
+from raster.geometry import Region, Size
+from raster.image import ImageRef, open_image
+from raster.source import Plane, Source
+from worker.local import segment
+
+_WINDOW = 1024
+_CACHE_BYTES = 200_000_000
+_QUEUED = 2
+"""Batches that an accelerator has under way before it makes the host wait."""
+
+
+def run(image: Path, bundle: Path, out: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """One dense job from its start to the published directory `out`, which is replaced: times and manifest."""
+    shutil.rmtree(out, ignore_errors=True)
+    asked = SegmentOptions(**({"model": str(bundle), "coverage": "dense"} | options))
+    machine = {"device": "cpu", "memory_gb": 2.0, "batch": None, "block": None}
+    with Stopwatch() as spent:
+        manifest = segment(
+            image, out, asked, catalog=Catalog([]), machine=machine, overwrite=False, report=lambda stage, share: None
+        )
+    return spent.times | {"manifest": manifest}
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+# --- forwards alone ---------------------------------------------------------------------------------------------------
+
+
+class _Uniform(Accumulator):
+    """Sums that take anything and hold the same everywhere: whatever follows the network still has work to do."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+
+    def add(self, *batch: object) -> None:
+        pass
+
+    def part(self, region: Region) -> NDArray[np.float32]:
+        return np.ones((self._classes + 1, region.height, region.width), np.float32)
+
+
+class _Recorder(Predictor):
+    """Keeps the batches that the engine would forward, and forwards none."""
+
+    batches: list[PatchBatch]
+
+    def __init__(self, bundle: Bundle, device: torch.device) -> None:
+        super().__init__(bundle, device)
+        self.batches = []
+
+    def open_block(self, size: Size, overlap_px: int) -> Accumulator:
+        return _Uniform(len(self.card.classes))
+
+    def add(self, sums: Accumulator, batch: PatchBatch) -> None:
+        self.batches.append(copy.deepcopy(batch))
+
+
+_recorded: tuple[Predictor, list[PatchBatch]]
+"""Changes with `record`, for `forward`."""
+
+
+def record(image: Path, bundle: Path, out: Path, options: dict[str, Any]) -> int:
+    """Keep the batches of a job in memory, for `forward`; returns how many patches they hold."""
+    global _recorded  # noqa: PLW0603
+    recorder = _with(_Recorder, image, bundle, out, options)[0]
+    predictor = Predictor(load_bundle(bundle), torch.device("cpu"))
+    torch.set_num_threads(cores())
+    _recorded = predictor, recorder.batches
+    for batch in recorder.batches[:2]:
+        predictor.add(_Uniform(0), batch)
+    return sum(batch.count for batch in recorder.batches)
+
+
+def forward() -> dict[str, float]:
+    """All recorded batches through the network, on all cores: normalisation and softmax included, no stitching."""
+    predictor, batches = _recorded
+    with Stopwatch() as spent:
+        for batch in batches:
+            predictor.add(_Uniform(0), batch)
+    return spent.times
+
+
+# --- an accelerator ---------------------------------------------------------------------------------------------------
+
+
+class _Accelerator(Predictor):
+    """Takes batches and is done with each after a stated time, while the host goes on, as a device's stream does."""
+
+    seconds_per_patch = 0.0
+
+    def __init__(self, bundle: Bundle, device: torch.device) -> None:
+        super().__init__(bundle, device)
+        self.busy = 0.0
+        self._ends: list[float] = []
+
+    def open_block(self, size: Size, overlap_px: int) -> Accumulator:
+        return _Awaited(len(self.card.classes), self)
+
+    def add(self, sums: Accumulator, batch: PatchBatch) -> None:
+        self.wait(leaving=_QUEUED - 1)
+        takes = self.seconds_per_patch * batch.count
+        self._ends.append(max([time.perf_counter(), *self._ends[-1:]]) + takes)
+        self.busy += takes
+
+    def wait(self, leaving: int = 0) -> None:
+        """Until at most so many batches are under way."""
+        while len(self._ends) > leaving:
+            time.sleep(max(0.0, self._ends.pop(0) - time.perf_counter()))
+
+
+class _Awaited(_Uniform):
+    def __init__(self, classes: int, device: _Accelerator) -> None:
+        super().__init__(classes)
+        self._device = device
+
+    def part(self, region: Region) -> NDArray[np.float32]:
+        self._device.wait()
+        return super().part(region)
+
+
+def accelerated(
+    image: Path, bundle: Path, out: Path, options: dict[str, Any], seconds_per_patch: float
+) -> dict[str, Any]:
+    """The engine with an accelerator in the network's place; `busy` is its share of the inference stage."""
+    _Accelerator.seconds_per_patch = seconds_per_patch
+    device, result = _with(_Accelerator, image, bundle, out, options)
+    return result | {"busy": device.busy / result["manifest"]["seconds"]["compute"]}
+
+
+def _with(
+    kind: type[Predictor], image: Path, bundle: Path, out: Path, options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """A job whose predictor is a `kind`: the predictor, and what `run` returns."""
+    made: list[Predictor] = []
+
+    def make(loaded: Bundle, device: torch.device) -> Predictor:
+        made.append(kind(loaded, device))
+        return made[0]
+
+    worker.pipeline._warm.clear()
+    worker.pipeline.Predictor = make  # type: ignore[assignment,misc]
+    try:
+        result = run(image, bundle, out, options)
+    finally:
+        worker.pipeline.Predictor = Predictor  # type: ignore[misc]
+        worker.pipeline._warm.clear()
+    return made[0], result
+
+
+# --- decoding alone ---------------------------------------------------------------------------------------------------
+
+
+def decode(image: Path, bundle: Path, out: Path) -> dict[str, Any]:
+    """Read every pixel that the finished job in `out` needed once through the source, on all cores, and drop it."""
+    card = load_bundle(bundle).card
+    masks = needed(out, card)
+    ref = ImageRef(image)
+    with closing(open_image(ref)) as opened:
+        fitted = fit(opened.info, card, SegmentOptions())
+    with Stopwatch() as spent:
+        source = Source(lambda: open_image(ref), fitted.bands.convert, fill_colour(card.input), _CACHE_BYTES)
+        with closing(source), ThreadPoolExecutor(cores()) as readers:
+            planes = [Plane(level.downsample) for level in source.info.levels]
+            for _ in readers.map(lambda window: source.read(planes[window[0]], window[1]), _windows(source, masks)):
+                pass
+            decoded = source.take_pixels_decoded()
+    return spent.times | {"pixels": decoded}
+
+
+def _windows(source: Source, masks: dict[int, NDArray[np.bool_]]) -> Iterator[tuple[int, Region]]:
+    """(level, region) that together hold every needed pixel; whole tiles of the file, so that none is decoded twice."""
+    for level, mask in masks.items():
+        width, height = (tile * max(1, _WINDOW // tile) for tile in source.info.levels[level].tile)
+        whole = Region(0, 0, mask.shape[1], mask.shape[0])
+        for y in range(0, mask.shape[0], height):
+            for x in range(0, mask.shape[1], width):
+                region = Region(x, y, width, height).intersection(whole)
+                if mask[region.slices()].any():
+                    yield level, region

@@ -1,0 +1,159 @@
+"""How near the engine comes to its floor: the whole job against its forwards alone and its decoding alone.
+
+    make bench NAME=floor [SIZE=1024] [REPEATS=3]
+
+A warm engine is timed from the start of a job to its published directory; forward-only puts the same batches through
+the same network out of memory; decode-only reads every needed pixel through the source. The three take turns, each in a
+process of its own, with both cores to itself. Where a case says so, a simulated accelerator takes the network's place:
+it finishes each patch after a fixed time, at 60 % of the rate that decoding alone reaches.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.images import FULL_SIDE, scene, slide
+from bench.models import SHIPPED, tiny_fcn
+from bench.processes import Stopwatch, Warm
+from bench.report import Records, markdown, middle, spread
+from bench.runner import repeats, run
+
+ACCELERATOR_SHARE = 0.6
+_QUIET = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""As every way to start an engine sets it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image through one bundle. `image` makes it at a side, `bundle` in a folder."""
+
+    name: str
+    image: Callable[[int], Path]
+    bundle: Callable[[Path], Path]
+    options: dict[str, Any] = field(default_factory=dict)
+    accelerator: bool = False
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("landcover", scene, lambda folder: SHIPPED / "landcover"),
+        Case("glands", slide, lambda folder: SHIPPED / "glands"),
+        Case("tiny-fcn", scene, tiny_fcn, {"overlap": 0.0}, accelerator=True),
+    )
+}
+
+
+def measure(asked: argparse.Namespace) -> Records:
+    records: Records = []
+    for name in asked.cases:
+        case = CASES[name]
+        image = case.image(asked.size)
+        with tempfile.TemporaryDirectory(prefix="foveate-bench-") as scratch:
+            records.append(measure_case(case, image, Path(scratch), asked.repeats))
+        print(f"{name}: done", file=sys.stderr)
+    return records
+
+
+def measure_case(case: Case, image: Path, scratch: Path, count: int) -> dict[str, Any]:
+    """All figures of one case; lists hold one value a repeat."""
+    bundle = case.bundle(scratch)
+    job = image, bundle, scratch / "engine", case.options
+    with Warm(**_QUIET) as engine, Warm() as network, Warm() as reader, Warm(**_QUIET) as device:
+        with Stopwatch() as start:
+            engine.call("bench.engine:run", *job[:3], case.options | {"roi": (0, 0, 1024, 1024), "tissue_mask": False})
+        forwards = network.call("bench.engine:record", image, bundle, scratch / "recorded", case.options)
+        whole, forward, decoding, accelerated = [], [], [], []
+        for _ in range(count):
+            whole.append(engine.call("bench.engine:run", *job))
+            forward.append(network.call("bench.engine:forward"))
+            decoding.append(reader.call("bench.engine:decode", *job[:3]))
+            if case.accelerator:
+                takes = decoding[-1]["wall"] / forwards / ACCELERATOR_SHARE
+                accelerated.append(
+                    device.call("bench.engine:accelerated", image, bundle, scratch / "device", case.options, takes)
+                    | {"seconds_per_patch": takes}
+                )
+    manifest = whole[0]["manifest"]
+    return {
+        "case": case.name,
+        "image": f"{image.name}, {manifest['image']['width']} x {manifest['image']['height']}",
+        "forwards": forwards,
+        "start_up": start.wall,
+        "engine": _times(whole),
+        "forward_only": _times(forward),
+        "decode_only": _times(decoding) | {"pixels": decoding[0]["pixels"]},
+        "stages": {stage: [run["manifest"]["seconds"][stage] for run in whole] for stage in manifest["seconds"]},
+        "accelerator": {key: [run[key] for run in accelerated] for key in ("wall", "busy", "seconds_per_patch")},
+    }
+
+
+def _times(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"wall": [run["wall"] for run in runs], "cpu": [run["cpu"] for run in runs]}
+
+
+def ratio(record: dict[str, Any], clock: str, *floors: str) -> float:
+    """The engine's median over the sum of the floors' medians."""
+    return middle(record["engine"][clock]) / sum(middle(record[floor][clock]) for floor in floors)
+
+
+def table(records: Records) -> str:
+    seconds = markdown(
+        ("case", "image", "forwards", "", "wall s", "spread", "CPU s"),
+        [row for record in records for row in _seconds(record)],
+    )
+    ratios = markdown(
+        ("case", "wall / forward-only", "wall / (forward-only + decode-only)", "the same in CPU seconds", "target"),
+        [_ratios(record) for record in records],
+    )
+    stages = markdown(
+        ("case", "stage", "median s", "spread"),
+        [
+            (record["case"], stage, middle(values), spread(values))
+            for record in records
+            for stage, values in record["stages"].items()
+        ],
+    )
+    parts = [seconds, ratios, "By stage of the engine:", stages]
+    busy = [_busy(record) for record in records if record["accelerator"]["busy"]]
+    if busy:
+        columns = ("case", "ms a patch", "wall s", "busy share of the inference stage", "spread", "target")
+        parts += ["Simulated accelerator at 60 % of the decode-only rate:", markdown(columns, busy)]
+    return "\n\n".join(parts)
+
+
+def _seconds(record: dict[str, Any]) -> list[tuple[Any, ...]]:
+    head = (record["case"], record["image"], record["forwards"])
+    names = {"engine": "engine, warm", "forward_only": "forward-only", "decode_only": "decode-only"}
+    rows = [
+        (*head, label, middle(record[key]["wall"]), spread(record[key]["wall"]), middle(record[key]["cpu"]))
+        for key, label in names.items()
+    ]
+    return [*rows, (*head, "start-up and a first patch", record["start_up"], "once", "")]
+
+
+def _ratios(record: dict[str, Any]) -> tuple[Any, ...]:
+    both = ("forward_only", "decode_only")
+    cpu = f"{ratio(record, 'cpu', 'forward_only'):.3g}; {ratio(record, 'cpu', *both):.3g}"
+    target = "second at most 1.15" if record["case"] == "tiny-fcn" else "first at most 1.10"
+    return record["case"], ratio(record, "wall", "forward_only"), ratio(record, "wall", *both), cpu, target
+
+
+def _busy(record: dict[str, Any]) -> tuple[Any, ...]:
+    found = record["accelerator"]
+    takes = 1000 * middle(found["seconds_per_patch"])
+    return record["case"], takes, middle(found["wall"]), middle(found["busy"]), spread(found["busy"]), "at least 0.90"
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", type=int, default=FULL_SIDE, metavar="PX", help="side of the scene")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    repeats(parser, 3)
+
+
+if __name__ == "__main__":
+    run("floor", __doc__, measure, table, _arguments)

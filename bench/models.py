@@ -1,0 +1,60 @@
+"""Bundles that only benches need, made on demand: a tiny FCN, and a per-pixel network with a bank of any length."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.report import ROOT
+from foveate.schema import BundleCard
+from model.bundle import save_bundle
+from model.foveation import FoveationModule
+from model.networks.build import build_network
+
+SHIPPED = ROOT / "bundles"
+_COLORS = [(36, 110, 200), (222, 192, 138), (110, 110, 118), (204, 58, 46)]
+
+
+def tiny_fcn(folder: Path, patch: int = 512) -> Path:
+    """Four classes, one field of view of `patch` pixels, weights that tell colours apart."""
+    return _bundle(folder, "tiny-fcn", "fcn", [patch], patch)
+
+
+def pixelwise(folder: Path, bank: int, patch: int = 256) -> Path:
+    """A 1x1 convolution behind `bank` fields of view, each twice the one before."""
+    return _bundle(folder, f"pixelwise-{bank}", "linear", [patch * 2**k for k in range(bank)], patch)
+
+
+def _bundle(folder: Path, name: str, architecture: str, fovs: list[int], patch: int) -> Path:
+    card = _card(name, architecture, fovs, patch)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        network = build_network(card.network, len(card.classes)).state_dict()
+        foveation = None
+        if card.foveation is not None:
+            foveation = FoveationModule.from_card(card.foveation, 3, len(fovs)).state_dict()
+    # Random weights seldom agree; these scale them up, so that the classes have regions and no pixel is a near tie.
+    network["head.weight"] *= 20
+    save_bundle(folder / name, card, network, foveation, readme=f"# {name}\n", training_yaml="{}\n", half=False)
+    return folder / name
+
+
+def _card(name: str, architecture: str, fovs: list[int], patch: int) -> BundleCard:
+    one = len(fovs) == 1
+    fields: dict[str, Any] = {
+        "format": 1,
+        "name": name,
+        "version": "1",
+        "licence": "Apache-2.0",
+        "network": {"library": "foveate", "architecture": architecture, "in_channels": 3},
+        "patch_size": patch,
+        "fovs": fovs,
+        "foveation": None if one else {"downsample": 32, "hidden": 8},
+        "mapping": "explicit",
+        "policy": "fixed:1" if one else "mode",
+        "input": {"kind": "any", "bands": ["red", "green", "blue"], "dtype": "uint8", "value_scale": 255.0}
+        | {"mean": [0.5] * 3, "std": [0.25] * 3, "spacing": None, "spacing_unit": None, "spacing_range": None},
+        "classes": [{"value": k, "name": f"class {k}", "color": color} for k, color in enumerate(_COLORS)],
+        "provenance": {"data": "none: random weights, for measurements"},
+    }
+    return BundleCard.model_validate(fields)
