@@ -124,7 +124,7 @@ class PairsData(_Folder, _Gap):
     layout: Literal["pairs"]
     train: Annotated[list[Scenes], Field(min_length=1)]
     validation: list[Scenes] = Field(default_factory=list)
-    test: Annotated[list[Scenes], Field(min_length=1)]
+    test: list[Scenes] = Field(default_factory=list)
     labels: Annotated[list[LabelRule], Field(min_length=1)]
     background: ClassValue | None = None
     """The class of what no polygon covers in GeoJSON labels; null: never learnt, never scored."""

@@ -14,7 +14,7 @@ from model.training.config import TrainConfig, parse_config, read_yaml
 __all__ = ["Checkpoints", "claim_run"]
 
 _RECIPE = "recipe.yaml"
-_FREE = {"run", "output", "threads", "loaders", "checkpoint_minutes"}
+_FREE = {"run", "output", "threads", "loaders", "checkpoint_minutes", "scores"}
 """What may change from one start of a run to the next."""
 
 

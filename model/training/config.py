@@ -8,13 +8,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard, Wire
-from model.datasets.config import Augmentation, Data
+from model.datasets.config import Augmentation, Data, PairsData
 
 __all__ = [
     "LEARNING",
     "Joint",
     "Loss",
     "Optimiser",
+    "Scores",
     "Staged",
     "TrainConfig",
     "parse_config",
@@ -138,6 +139,16 @@ class Staged(Wire):
     foveation: FoveationSchedule | None = None
 
 
+class Scores(Wire):
+    """Where the card's scores come from if the shipped net has learned from all images: nets of the same recipe that
+    never saw the images that they were scored on."""
+
+    evaluation: Path
+    """`scores.json` of `foveate evaluate` on the experiment that trained them."""
+    model: str | None = None
+    """Which model of the experiment is this recipe; null: it has one only."""
+
+
 class TrainConfig(Wire):
     bundle: BundleCard
     """The card to be; training completes `provenance`."""
@@ -154,6 +165,8 @@ class TrainConfig(Wire):
     """Checkpoints, TensorBoard logs and the bundle so far; the same command goes on where it stopped."""
     output: Path | None = None
     """Where the finished bundle goes; null: it stays in the run, see `foveate models export`."""
+    scores: Scores | None = None
+    """Null: the finished net is scored on `data.test`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -165,6 +178,8 @@ class TrainConfig(Wire):
             )
         if isinstance(self.training, Joint):
             self._check_joint(self.training)
+        if self.output and not self.scores and isinstance(self.data, PairsData) and not self.data.test:
+            raise ValueError("data.test is empty: there is nothing to score the published bundle on; or give scores")
         return self
 
     def _check_staged(self, staged: Staged) -> None:

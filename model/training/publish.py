@@ -1,36 +1,40 @@
 """A finished run's bundle, put where it is shipped from, with its scores on the test images."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from foveate.card import README_FILE, TRAINING_FILE
+from foveate.errors import OptionInvalid
 from model.bundle import Bundle, load_networks, save_bundle
 from model.datasets.layouts import find_pairs
 from model.evaluation.scores import score_bundle
 from model.predictor import Predictor
-from model.training.config import TrainConfig
+from model.training.config import Scores, TrainConfig
 from model.training.readme import with_scores
 
-__all__ = ["publish"]
+__all__ = ["publish", "scores_of_others"]
 
 _OVERLAP = 0.25
 """At which the scores are taken: the default of `foveate segment`."""
+_ON_THE_CARD = {
+    *("miou", "interval", "iou", "dice", "accuracy", "ece"),
+    *("forwards", "patches_by_fov", "object_dice", "object_f1"),
+}
 
 
 def publish(bundle: Bundle, config: TrainConfig, output: Path) -> None:
-    """Score `bundle` as it was saved (half precision and all), and write it into `output` with its scores.
+    """Write `bundle` into `output` with its scores: its own as it was saved (half precision and all), or those that
+    the recipe names.
 
     What is written by hand in `output`'s README stays.
     """
-    policies = list(dict.fromkeys([bundle.card.policy, *_fixed(config)]))
-    predictor = Predictor(bundle, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    pairs = find_pairs(config.data, "test")
-    scores = score_bundle(predictor, pairs, config.data, policies, overlap=_OVERLAP)
-    provenance = {**bundle.card.provenance, "scores": {"overlap": _OVERLAP, "policies": scores}}
-    card = bundle.card.model_copy(update={"provenance": provenance})
+    scores = _own(bundle, config) if config.scores is None else scores_of_others(config.scores)
+    card = bundle.card.model_copy(update={"provenance": {**bundle.card.provenance, "scores": scores}})
     readme = output / README_FILE
-    text = with_scores(readme.read_text() if readme.exists() else None, card, scores)
+    text = with_scores(readme.read_text() if readme.exists() else None, card, scores["policies"])
     network, foveation = load_networks(bundle)
     save_bundle(
         output,
@@ -40,6 +44,40 @@ def publish(bundle: Bundle, config: TrainConfig, output: Path) -> None:
         readme=text,
         training_yaml=(bundle.directory / TRAINING_FILE).read_text(),
     )
+
+
+def _own(bundle: Bundle, config: TrainConfig) -> dict[str, Any]:
+    policies = list(dict.fromkeys([bundle.card.policy, *_fixed(config)]))
+    predictor = Predictor(bundle, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    pairs = find_pairs(config.data, "test")
+    return {
+        "overlap": _OVERLAP,
+        "policies": score_bundle(predictor, pairs, config.data, policies, overlap=_OVERLAP),
+    }
+
+
+def scores_of_others(scores: Scores) -> dict[str, Any]:
+    """What an evaluation says of one model, by policy; OptionInvalid where it is not there or not complete."""
+    try:
+        found = json.loads(scores.evaluation.read_text())
+        models, overlap, missing = found["models"], found["settings"]["overlap"], found["missing"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OptionInvalid(
+            f"scores.evaluation {scores.evaluation} holds no scores: {error}",
+            hint="Run `foveate evaluate` on the experiment first, and name the scores.json in its output.",
+        ) from error
+    prefix = f"{scores.model} " if scores.model else ""
+    policies = {
+        name.removeprefix(prefix): {key: value for key, value in entry.items() if key in _ON_THE_CARD}
+        for name, entry in models.items()
+        if name.startswith(prefix)
+    }
+    if not policies or any(run.endswith(f"/{scores.model}") for run in missing):
+        raise OptionInvalid(
+            f"scores.model {scores.model}: {scores.evaluation} has not all of it",
+            hint=f"Finish its runs and evaluate again; it has {', '.join(models)}.",
+        )
+    return {"overlap": overlap, "nets": "of the same recipe, each scored on images it never saw", "policies": policies}
 
 
 def _fixed(config: TrainConfig) -> list[str]:

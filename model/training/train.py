@@ -21,7 +21,7 @@ from model.training.config import Joint, TrainConfig
 from model.training.devices import Place, placed
 from model.training.fit_joint import fit_joint
 from model.training.fit_staged import fit_staged
-from model.training.publish import publish
+from model.training.publish import publish, scores_of_others
 from model.training.readme import bare_card
 
 __all__ = ["Trained", "train"]
@@ -63,6 +63,8 @@ def _is_meant(run: Run, name: str) -> bool:
 
 def _trained(run: Run, path: Path, plain: bool, place: Place) -> Trained:
     config, name = run.config, f"{run.fold}/{run.model}"
+    if config.output is not None and config.scores is not None:
+        scores_of_others(config.scores)  # before the training, not after it
     if place.rank == 0:
         claim_run(config)
     finished = config.run / "bundle"

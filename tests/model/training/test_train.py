@@ -228,3 +228,36 @@ def test_the_shipped_recipes_can_be_read() -> None:
     for path in ROOT.glob("bundles/*/training.yaml"):
         [found] = read_experiment(path).runs
         assert found.model == yaml.safe_load(path.read_text())["bundle"]["name"] == path.parent.name
+
+
+def test_a_net_that_saw_everything_carries_the_scores_of_nets_that_did_not(folder: Path) -> None:
+    entries = staged_recipe(folder)
+    entries["data"]["train"] += entries["data"].pop("test")
+    entries["training"]["network"] |= {"steps": 2}
+    path = write_yaml(folder / "recipe.yaml", entries)
+    with pytest.raises(OptionInvalid, match=r"data\.test is empty"):
+        train(path)
+
+    entries["scores"] = {"evaluation": str(folder / "scores.json"), "model": "scale"}
+    write_yaml(path, entries)
+    with pytest.raises(OptionInvalid, match=r"scores\.json"):
+        train(path)
+    assert not (folder / "run").exists()
+
+    score = {
+        "miou": 0.51,
+        "iou": {"red": 0.5, "blue": 0.52},
+        "accuracy": 0.7,
+        "patches_by_fov": [3, 1],
+        "confusion": [],
+    }
+    found = {"models": {"scale mode": score, "other mode": score | {"miou": 0.9}}, "settings": {"overlap": 0.25}}
+    (folder / "scores.json").write_text(json.dumps(found | {"missing": ["b/scale"]}))
+    with pytest.raises(OptionInvalid, match="not all"):
+        train(path)
+
+    (folder / "scores.json").write_text(json.dumps(found | {"missing": []}))
+    [trained] = train(path)
+    assert trained.scores["policies"]["mode"]["miou"] == 0.51 and "confusion" not in trained.scores["policies"]["mode"]
+    assert set(trained.scores["policies"]) == {"mode"}
+    assert "**51.0**" in (folder / "bundle/README.md").read_text()
