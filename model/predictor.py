@@ -4,6 +4,7 @@ Letters: N patches of a batch, M fields of view mixed into one patch, C bands, P
 """
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foveate.errors import MemoryTooSmall
 from foveate.schema import BundleCard
 from model.accumulator import Accumulator
 from model.bundle import Bundle, load_networks
+from model.folding import folded
 from model.mapping import map_exact
 from raster.geometry import Region, Size
 
@@ -46,15 +49,21 @@ def choose_device(name: str) -> torch.device:
 class Predictor:
     """One bundle, warm on one device. Its methods are for one thread at a time.
 
-    float32 throughout; evaluation mode; the network takes channels-last patches, which suits oneDNN and cuDNN.
+    Pixels go to the device as they are, and labels come back; all between happens there. Evaluation mode; batch
+    normalisation is folded into the convolutions; patches are channels-last, which suits oneDNN and cuDNN. On the CPU
+    float32 throughout; on CUDA (not yet run on one) the network works in bfloat16 and everything after it in float32.
     """
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self.bundle = bundle
         self.device = device
-        network, self.foveation = load_networks(bundle, device)
-        self.network: nn.Module = network.to(memory_format=torch.channels_last)
         card = bundle.card
+        if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(len(os.sched_getaffinity(0)))
+        network, self.foveation = load_networks(bundle, device)
+        network = network.to(memory_format=torch.channels_last)
+        self.network: nn.Module = folded(network, _example(card).to(device))
+        self._at_once: int | None = None
         shape = (1, len(card.input.bands), 1, 1)
         self._mean = (torch.tensor(card.input.mean) * card.input.value_scale).reshape(shape).to(device)
         self._scale = (1 / (torch.tensor(card.input.std) * card.input.value_scale)).reshape(shape).to(device)
@@ -80,11 +89,18 @@ class Predictor:
     @torch.inference_mode()
     def add(self, sums: Accumulator, batch: PatchBatch) -> None:
         """Forward a batch and add its probabilities to `sums`."""
-        patches_NMCPP = torch.from_numpy(batch.pixels).to(self.device).movedim(-1, 2)
+        patches_NMCPP = self._sent(batch.pixels).movedim(-1, 2)
         mix_NM = torch.from_numpy(batch.mix).to(self.device)
         fov_N = torch.from_numpy(batch.fov).to(self.device)
         scores = self._scores(self._mixed(patches_NMCPP, mix_NM), self._log_scale(mix_NM, fov_N), fov_N)
         sums.add(scores[: batch.count], batch.origins[: batch.count], batch.shares[: batch.count])
+
+    def _sent(self, pixels: NDArray[Any]) -> Tensor:
+        """On the device; to CUDA from pinned memory, so that the copy runs beside the network."""
+        here = torch.from_numpy(pixels)
+        if self.device.type == "cuda":
+            return here.pin_memory().to(self.device, non_blocking=True)
+        return here.to(self.device)
 
     def normalised(self, pixels: NDArray[Any]) -> Tensor:
         """(1, C, height, width) on the device, as the networks take it, of (height, width, C) in the bundle's dtype."""
@@ -109,9 +125,24 @@ class Predictor:
         if self.card.network.scale_channel:
             plane = log_scale_N[:, None, None, None].expand(-1, 1, *patches_NCPP.shape[2:])
             patches_NCPP = torch.cat([patches_NCPP, plane], dim=1)
-        logits = self.network(patches_NCPP.contiguous(memory_format=torch.channels_last))
-        scores_NKPP = torch.softmax(logits, dim=1)
+        logits = self._logits(patches_NCPP.contiguous(memory_format=torch.channels_last))
+        scores_NKPP = torch.softmax(logits.float(), dim=1)
         return self._narrowed(scores_NKPP, fov_N) if self.card.mapping == "explicit" else scores_NKPP
+
+    def _logits(self, patches_NCPP: Tensor) -> Tensor:
+        """The network's answer, in as many goes as the device's memory asks for: each failure halves them for good."""
+        while True:
+            at_once = self._at_once or len(patches_NCPP)
+            try:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+                    return torch.cat([self.network(part) for part in torch.split(patches_NCPP, at_once)])
+            except torch.OutOfMemoryError as error:
+                if at_once == 1:
+                    raise MemoryTooSmall(
+                        f"one patch of {self.card.name} does not fit into the memory of {self.device}",
+                        hint="free memory on the device, or use --device cpu",
+                    ) from error
+                self._at_once = at_once // 2
 
     def _narrowed(self, scores_NKPP: Tensor, fov_N: Tensor) -> Tensor:
         """Explicit mapping: the part that shows the smallest field of view, enlarged; fields of view are concentric."""
@@ -123,3 +154,10 @@ class Predictor:
             same = fov_N == fov
             scores_NKPP[same] = map_exact(scores_NKPP[same], seen, smallest)
         return scores_NKPP
+
+
+def _example(card: BundleCard) -> Tensor:
+    """A patch as the network takes it, the same every time."""
+    channels = len(card.input.bands) + card.network.scale_channel
+    noise = torch.rand((1, channels, card.patch_size, card.patch_size), generator=torch.Generator().manual_seed(0))
+    return (2 * noise - 1).contiguous(memory_format=torch.channels_last)

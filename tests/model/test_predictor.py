@@ -1,0 +1,98 @@
+"""What happens around the network: folded normalisation, and memory that runs out."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from foveate.errors import MemoryTooSmall
+from model.bundle import load_bundle, load_networks
+from model.folding import folded
+from model.predictor import PatchBatch, Predictor
+from raster.geometry import Size
+from tests.bundles import make_bundle
+from tests.model.test_shipped_bundles import ROOT
+
+CPU = torch.device("cpu")
+P = 64
+
+
+@pytest.mark.parametrize("name", ["landcover", "glands"])
+def test_shipped_networks_give_the_same_with_every_normalisation_folded(name):
+    network, _ = load_networks(load_bundle(ROOT / "bundles" / name))
+    card = load_bundle(ROOT / "bundles" / name).card
+    channels = len(card.input.bands) + card.network.scale_channel
+    patches = torch.rand(2, channels, 128, 128, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    quick = folded(network, patches[:1])
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in quick.modules())
+    with torch.inference_mode():
+        before, after = network(patches), quick(patches)
+    assert torch.allclose(before, after, atol=1e-4 * float(before.abs().max()))
+    assert (before.argmax(1) != after.argmax(1)).float().mean() <= 1e-4
+
+
+class Forked(nn.Module):
+    """The convolution's output is read twice: folding would change the second reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.normalisation = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.normalisation.running_mean.fill_(0.7)
+
+    def forward(self, x):
+        y = self.convolution(x)
+        return self.normalisation(y) - 2 * y
+
+
+def test_a_network_that_folding_would_change_is_left_as_it_is():
+    network = Forked().eval()
+    assert folded(network, torch.rand(1, 3, 8, 8)) is network
+
+
+def batch_of(count: int) -> PatchBatch:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 1, P, P, 3), np.uint8)
+    origins = np.array([[P * k, 0] for k in range(count)], np.int64)
+    return PatchBatch(
+        pixels, np.ones((count, 1), np.float32), np.zeros(count, np.int64), origins, np.ones(count, np.float32), count
+    )
+
+
+class Cramped(nn.Module):
+    """A device on which only so many patches fit, by a fake of its own error."""
+
+    def __init__(self, network: nn.Module, fits: int) -> None:
+        super().__init__()
+        self.network, self.fits = network, fits
+        self.seen: list[int] = []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.network(x)
+
+
+@pytest.fixture
+def predictor(tmp_path):
+    bundle = make_bundle(tmp_path / "b", name="b", kind="any", spacing=None, mapping="explicit", policy="mode")
+    return Predictor(load_bundle(bundle), CPU)
+
+
+def test_a_batch_that_does_not_fit_is_halved_for_good_and_gives_the_same(predictor):
+    wanted, got = predictor.open_block(Size(8 * P, P), 0), predictor.open_block(Size(8 * P, P), 0)
+    predictor.add(wanted, batch_of(8))
+    predictor.network = cramped = Cramped(predictor.network, 2)
+    predictor.add(got, batch_of(8))
+    predictor.add(got, batch_of(8))
+    assert cramped.seen == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    from raster.geometry import Region
+
+    whole = Region(0, 0, 8 * P, P)
+    assert np.allclose(got.part(whole), 2 * wanted.part(whole), atol=1e-5)
+
+
+def test_a_patch_that_never_fits_is_an_error_with_a_remedy(predictor):
+    predictor.network = Cramped(predictor.network, 0)
+    with pytest.raises(MemoryTooSmall, match="one patch of b"):
+        predictor.add(predictor.open_block(Size(P, P), 0), batch_of(3))

@@ -1,0 +1,107 @@
+"""`foveate segment` as a process, killed in the middle and asked again: the same bytes, and little done twice."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from tests.bundles import make_bundle
+from tests.shared import DATA
+from tests.worker.computed import write_image
+
+BLOCK = 3
+PATIENCE = 120.0
+"""Seconds after which a process that is waited for has failed; none comes near it."""
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A real aerial photograph, 64 blocks of it, and a bundle."""
+    root = tmp_path_factory.mktemp("scene")
+    bundle = make_bundle(root / "e", name="e", kind="any", spacing=None, mapping="explicit", policy="mode")
+    with rasterio.open(DATA / "geotiff" / "cogeo.tif") as source:
+        pixels = np.moveaxis(source.read((1, 2, 3), out_shape=(3, 1180, 1180)), 0, 2)
+    return write_image(root / "scene.tif", pixels), bundle
+
+
+def segment(scene, out: Path, *more: str) -> "subprocess.Popen[str]":
+    image, bundle = scene
+    options = ["--block", str(BLOCK), "--batch", "1", "--outputs", "uncertainty", *more]
+    foveate = str(Path(sys.executable).with_name("foveate"))
+    command = [foveate, "segment", str(image), "--out", str(out), "--model", str(bundle)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, *options], env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def finished(process: "subprocess.Popen[str]") -> str:
+    """What it said; it must have ended well."""
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    return said
+
+
+def committed(out: Path) -> dict[str, int]:
+    """When each block was committed."""
+    blocks = (out.with_name(out.name + ".partial") / "canvas" / "blocks").glob("[0-9]*.labels.npz")
+    return {path.name: path.stat().st_mtime_ns for path in blocks}
+
+
+def digests(out: Path) -> dict[str, str]:
+    files = json.loads((out / "manifest.json").read_text())["files"]
+    return {name: entry["sha256"] for name, entry in files.items()}
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_goes_on_and_ends_with_the_same_bytes(scene, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    finished(segment(scene, whole))
+    blocks = json.loads((whole / "manifest.json").read_text())["counts"]["blocks"]
+    assert blocks > 40
+    moment = random.Random(7)
+    kept: dict[str, int] = {}
+    for share in (0.2, 0.5, 0.8):
+        process = segment(scene, out)
+        deadline = time.monotonic() + PATIENCE
+        while len(committed(out)) < share * blocks:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(moment.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        now = committed(out)
+        # Nothing that was committed is ever computed again: each kill costs the block in hand, and no more.
+        assert kept.items() <= now.items()
+        assert not out.exists()
+        kept = now
+    finished(segment(scene, out))
+    assert digests(out) == digests(whole)
+    assert not out.with_name("out.partial").exists()
+
+
+@pytest.mark.slow
+def test_other_parameters_are_refused_with_the_difference_and_nothing_is_lost(scene, tmp_path):
+    out = tmp_path / "out"
+    process = segment(scene, out)
+    deadline = time.monotonic() + PATIENCE
+    while len(committed(out)) < 5:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = committed(out)
+    other = segment(scene, out, "--overlap", "0.5")
+    _, said = other.communicate(timeout=PATIENCE)
+    assert other.returncode == 2
+    assert "overlap: 0.25 there, 0.5 asked" in said
+    assert committed(out) == kept
+    finished(segment(scene, out))
