@@ -13,6 +13,9 @@ from itertools import pairwise
 
 from raster.geometry import Region, Size
 
+_ROWS_OF_BLOCKS = 16
+"""Of flat blocks: what comes after the last patch is about the assembling of one such row."""
+
 
 @dataclass(frozen=True)
 class WorkingGrid:
@@ -34,7 +37,7 @@ class WorkingGrid:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Cells whose centres lie at patch / 2 + k * stride working pixels, from the image's origin, along both axes.
+    """Cells whose centres lie at origin + patch / 2 + k * stride working pixels along both axes.
 
     Cell k's window for field of view f is [centre - f / 2, centre + f / 2). Windows of one field of view fall on one
     pixel grid of its resolution (`aligned`) wherever a stride allows it.
@@ -47,6 +50,8 @@ class Lattice:
     aligned: bool
     columns: int
     rows: int
+    origin: int = 0
+    """Where the first window starts along both axes; negative where windows reach over squares that start at 0."""
 
     @property
     def overlap(self) -> float:
@@ -59,13 +64,18 @@ class Lattice:
 
     def window(self, column: int, row: int) -> Region:
         """The working pixels that this cell labels: the window of the smallest field of view."""
-        return Region(column * self.stride, row * self.stride, self.patch, self.patch)
+        return Region(self.start(column), self.start(row), self.patch, self.patch)
+
+    def start(self, index: int) -> int:
+        """The first working pixel of a column's, or a row's, windows."""
+        return self.origin + index * self.stride
 
     def cells_touching(self, region_w: Region) -> tuple[range, range]:
         """Columns and rows of the cells whose windows meet `region_w`."""
+        area = region_w.shifted(-self.origin, -self.origin)
         return (
-            _indices(region_w.x, region_w.x1, self.stride, self.patch, self.columns),
-            _indices(region_w.y, region_w.y1, self.stride, self.patch, self.rows),
+            _indices(area.x, area.x1, self.stride, self.patch, self.columns),
+            _indices(area.y, area.y1, self.stride, self.patch, self.rows),
         )
 
 
@@ -134,9 +144,13 @@ class Blocks:
         return Block(row, column, self.row_spans[row], self.column_spans[column])
 
 
-def cut_blocks(columns: range, rows: range, side: int, least: int) -> Blocks:
-    """Cut a rectangle of cells into blocks of about `side` cells a side, none narrower than `least` where avoidable."""
-    return Blocks(_cut(columns, side, least), _cut(rows, side, least))
+def cut_blocks(columns: range, rows: range, side: int, least: int, *, flat: bool = False) -> Blocks:
+    """Cut a rectangle of cells into blocks of about `side` cells a side, none narrower than `least` where avoidable.
+
+    `flat`: blocks of as many cells but fewer rows, so that a row of them is a sixteenth of the whole where that fits.
+    """
+    high = min(side, max(least, -(-len(rows) // _ROWS_OF_BLOCKS))) if flat else side
+    return Blocks(_cut(columns, side * side // high, least), _cut(rows, high, least))
 
 
 def _cut(cells: range, side: int, least: int) -> tuple[range, ...]:

@@ -75,7 +75,7 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
     lattice = make_lattice(grid.size, card.patch_size, tuple(card.fovs), options.overlap)
     budget = _budget(spec, card, lattice, grid, options)
     roi = region_of_interest(info, options)
-    placement = place(grid, lattice, roi, options.mask_downsample, budget.block)
+    placement = place(grid, lattice, roi, options.mask_downsample, budget.block, flat=spec.block is None)
     ref, damaged = _readable(ref, info, spec.canvas, report)
     source = Source(lambda: open_image(ref), fitted.bands.convert, fill_colour(card.input), budget.cache_bytes)
     with contextlib.closing(source):

@@ -104,6 +104,7 @@ def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
         "reader": job.info.reader,
         "device": job.device,
         "block": job.budget.block,
+        "flat_blocks": job.spec.block is None,
     }
 
 

@@ -183,8 +183,13 @@ class Placement:
         return Region.between(first.x, first.y, last.x1, last.y1).intersection(Region.of(self.lattice.size))
 
 
-def place(grid: WorkingGrid, lattice: Lattice, roi_l0: Region, downsample: int, block_cells: int) -> Placement:
-    """The placement of a mask over `roi_l0`, in blocks of about `block_cells` cells a side (seams may need more)."""
+def place(
+    grid: WorkingGrid, lattice: Lattice, roi_l0: Region, downsample: int, block_cells: int, *, flat: bool = False
+) -> Placement:
+    """The placement of a mask over `roi_l0`, in blocks of about `block_cells` cells a side (seams may need more).
+
+    `flat` as in `cut_blocks`.
+    """
     x = Axis(roi_l0.x, roi_l0.x1, downsample, grid.ratio[0], grid.size.width)
     y = Axis(roi_l0.y, roi_l0.y1, downsample, grid.ratio[1], grid.size.height)
     x_w, y_w = x.working(0, x.length_m), y.working(0, y.length_m)
@@ -192,7 +197,7 @@ def place(grid: WorkingGrid, lattice: Lattice, roi_l0: Region, downsample: int, 
     # A seam and the reach of a mask pixel on both of its sides must fit into one block.
     reach = 4 + 2 * math.ceil(downsample / min(grid.ratio))
     least = -(-(lattice.overlap_px + reach) // lattice.stride)
-    blocks = cut_blocks(columns, rows, max(block_cells, least), least)
+    blocks = cut_blocks(columns, rows, max(block_cells, least), least, flat=flat)
     return Placement(
         x,
         y,

@@ -68,3 +68,11 @@ def test_blocks_partition_the_cells(columns, rows, side, least):
 )
 def test_the_working_grid_covers_the_image(side, ratio, working):
     assert WorkingGrid(Size(side, side), (ratio, ratio)).size == Size(working, working)
+
+
+def test_flat_blocks_have_as_many_cells_in_fewer_rows() -> None:
+    square, flat = (cut_blocks(range(43), range(43), 10, 1, flat=flat) for flat in (False, True))
+    assert {len(span) for span in square.row_spans} == {8, 9}
+    assert {len(span) for span in flat.row_spans} == {2, 3}
+    assert max(map(len, flat.column_spans)) * max(map(len, flat.row_spans)) <= 10 * 10
+    assert [cell for span in flat.row_spans for cell in span] == list(range(43))

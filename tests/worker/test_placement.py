@@ -19,7 +19,9 @@ def placements(draw):
     lattice = make_lattice(grid.size, 32, (32, 64), draw(st.sampled_from([0.0, 0.25, 0.5, 0.75])))
     x, y = draw(st.integers(0, image.width - 1)), draw(st.integers(0, image.height - 1))
     roi = Region.between(x, y, draw(st.integers(x + 1, image.width)), draw(st.integers(y + 1, image.height)))
-    return place(grid, lattice, roi, draw(st.sampled_from([1, 2, 8])), draw(st.integers(1, 9)))
+    return place(
+        grid, lattice, roi, draw(st.sampled_from([1, 2, 8])), draw(st.integers(1, 9)), flat=draw(st.booleans())
+    )
 
 
 @given(placements())
