@@ -19,6 +19,10 @@ _STRIP_BYTES = 32 << 20
 """Probabilities of one output strip; finishing works strip by strip, so its memory does not follow the block."""
 
 
+_STRIP_ROWS = 256
+"""Rows in which a coarse patch is enlarged: what is between fits the cache."""
+
+
 def stitching_window(patch: int, overlap_px: int) -> Tensor:
     """(P,) float32, flat in the middle, linear ramps as wide as the overlap; symmetric and nowhere zero.
 
@@ -27,6 +31,23 @@ def stitching_window(patch: int, overlap_px: int) -> Tensor:
     from_edge = torch.arange(patch, dtype=torch.float32) + 0.5
     from_edge = torch.minimum(from_edge, from_edge.flip(0))
     return (from_edge / max(overlap_px, 1)).clamp(max=1.0)
+
+
+def interpolated(values: Tensor, axis: int, start: float, end: float, step: float) -> Tensor:
+    """`values` at the centres of the pixels `start` to `end` of a finer grid, along one axis, linearly.
+
+    The finer grid begins where `values` begins; its pixels are `step` (at most 1) of theirs a side.
+    """
+    if step == 1 and start == int(start):
+        return values.narrow(axis, int(start), int(end - start))
+    count, length = round(end - start), values.shape[axis]
+    place = (torch.arange(count, dtype=torch.float64, device=values.device) + start + 0.5) * step - 0.5
+    place = place.clamp(0, length - 1)
+    first = place.floor().long()
+    second = (first + 1).clamp(max=length - 1)
+    t = (place - first).float()
+    t = t[:, None] if axis == values.ndim - 2 else t[None, :]
+    return torch.lerp(values.index_select(axis, first), values.index_select(axis, second), t)
 
 
 class Accumulator:
@@ -38,6 +59,7 @@ class Accumulator:
 
     def __init__(self, classes: int, size: Size, patch: int, overlap_px: int, device: torch.device) -> None:
         self._sums_KHW = torch.zeros((classes + 1, *size.shape), device=device)
+        self._patch, self._overlap_px = patch, overlap_px
         line = stitching_window(patch, overlap_px).to(device)
         self._window_PP = line[:, None] * line[None, :]
 
@@ -52,6 +74,26 @@ class Accumulator:
             weight = self._window_PP[:h, :w] * share
             target = self._sums_KHW[:, y : y + h, x : x + w]
             target[:-1].addcmul_(score_KPP[:, :h, :w], weight)
+            target[-1] += weight
+
+    def add_enlarged(self, score_KPP: Tensor, x: int, y: int, scale: int) -> None:
+        """Add a patch of which every pixel is a square of `scale` working pixels; the first is at (x, y).
+
+        Scores are interpolated between pixels' centres; the window grows with the patch. What hangs over the block, on
+        any side, is cut before it is enlarged.
+        """
+        _, height, width = self._sums_KHW.shape
+        line = stitching_window(self._patch * scale, self._overlap_px * scale).to(score_KPP.device)
+        x0, x1 = max(0, x), min(width, x + self._patch * scale)
+        y0, y1 = max(0, y), min(height, y + self._patch * scale)
+        if x0 >= x1 or y0 >= y1:
+            return
+        wide_KPW = interpolated(score_KPP, 2, x0 - x, x1 - x, 1 / scale)
+        for top in range(y0, y1, _STRIP_ROWS):
+            end = min(top + _STRIP_ROWS, y1)
+            weight = line[top - y : end - y, None] * line[None, x0 - x : x1 - x]
+            target = self._sums_KHW[:, top:end, x0:x1]
+            target[:-1].addcmul_(interpolated(wide_KPW, 1, top - y, end - y, 1 / scale), weight)
             target[-1] += weight
 
     def part(self, region: Region) -> NDArray[np.float32]:

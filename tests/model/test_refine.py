@@ -1,0 +1,150 @@
+"""Stitching of a tree's scores: constants, equality with the dense lattice, partial refinement, fusion."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.accumulator import Accumulator
+from model.refine import FINE_SHARE, entropy_need, handed_down, mark, refine
+from model.tree import Node, make_tree
+from raster.geometry import Region, Size
+
+CPU = torch.device("cpu")
+K = 3
+
+
+def scene(size, seed=0):
+    """Probabilities (K, height, width) as a network of any field of view might see them."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.softmax(3 * torch.rand((K, *size.shape), generator=generator), 0)
+
+
+def stitched(tree, leaves):
+    """(K, height, width) and the weights, of (node, scores) pairs."""
+    sums = Accumulator(K, tree.size, tree.patch, tree.overlap_px, CPU)
+    for node, scores in leaves:
+        window = tree.window(node)
+        sums.add_enlarged(scores, window.x, window.y, tree.scales[node.level])
+    total = torch.from_numpy(sums.part(Region.of(tree.size)))
+    return total[:-1] / total[-1:], total[-1]
+
+
+def refined(tree, forward, need, threshold, matters=lambda node: True):
+    kept, run = [], []
+    roots = [Node(tree.top, r, c) for r in range(tree.roots.rows) for c in range(tree.roots.columns)]
+    walk = refine(
+        tree,
+        [(node, forward(node)) for node in roots],
+        need,
+        threshold,
+        lambda nodes: map(forward, nodes),
+        lambda node, scores: kept.append((node, scores)),
+        matters=matters,
+    )
+    run.extend(walk)
+    return kept, run
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.sampled_from([(1, 2), (1, 2, 4), (1, 3)]),
+    st.sampled_from([0.0, 0.25, 0.6]),
+    st.integers(0, 2**31),
+)
+def test_a_constant_stays_constant_however_the_tree_is_cut(width, height, scales, overlap, seed):
+    tree = make_tree(Size(width, height), 32, tuple(32 * s for s in scales), overlap)
+    rng = np.random.default_rng(seed)
+    constant = torch.tensor([0.2, 0.5, 0.3])[:, None, None].expand(K, 32, 32).contiguous()
+    kept, _ = refined(tree, lambda node: constant, lambda node, own, children: rng.random(len(children)), 0.5)
+    scores, weights = stitched(tree, kept)
+    assert weights.min() > 0
+    assert torch.allclose(scores, constant[:, :1, :1], atol=1e-5)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.75])
+def test_leaves_of_the_finest_level_alone_are_the_dense_lattice(overlap):
+    tree = make_tree(Size(211, 150), 32, (32, 64), overlap)
+    margin = 4 * 32
+    world = scene(Size(211 + 2 * margin, 150 + 2 * margin))
+    nodes = [Node(0, r, c) for r in range(tree.cells.rows) for c in range(tree.cells.columns)]
+
+    def cut(node):
+        window = tree.window(node).shifted(margin, margin)
+        return world[(slice(None), *window.slices())]
+
+    scores, weights = stitched(tree, [(node, cut(node)) for node in nodes])
+    grown = Size(211 + 2 * margin, 150 + 2 * margin)
+    dense = Accumulator(K, grown, 32, tree.overlap_px, CPU)
+    windows = [tree.cells.window(node.column, node.row).shifted(margin, margin) for node in nodes]
+    origins = np.array([[window.x, window.y] for window in windows])
+    dense.add(torch.stack([cut(node) for node in nodes]), origins, np.ones(len(nodes), np.float32))
+    total = torch.from_numpy(dense.part(Region.of(tree.size).shifted(margin, margin)))
+    assert torch.equal(weights, total[-1])
+    assert torch.allclose(scores, total[:-1] / total[-1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("scales", [(1, 2, 4), (1, 3)])
+def test_a_ramp_is_handed_down_as_the_same_ramp(scales):
+    tree = make_tree(Size(900, 900), 32, tuple(32 * s for s in scales), 0.25)
+    parent = Node(tree.top, 1, 1)
+
+    def ramp(node):
+        window, scale = tree.window(node), tree.scales[node.level]
+        x = window.x + (torch.arange(32) + 0.5) * scale
+        y = window.y + (torch.arange(32) + 0.5) * scale
+        return torch.stack([x.expand(32, 32), y[:, None].expand(32, 32), (x + y[:, None])]).float()
+
+    inner = slice(2, -2)
+    for child in tree.children(parent):
+        given_down = handed_down(tree, parent, child, ramp(parent))
+        assert torch.allclose(given_down[:, inner, inner], ramp(child)[:, inner, inner], atol=1e-2)
+
+
+def test_fine_and_coarse_are_fused_from_level_to_level():
+    tree = make_tree(Size(128, 128), 32, (32, 64, 128), 0.0)
+
+    def flat(node):
+        return torch.full((K, 32, 32), float(node.level))
+
+    kept, run = refined(tree, flat, lambda node, own, children: [1.0] * len(children), 0.5)
+    assert len(run) == 1 + 4 + 16
+    expected = (1 - FINE_SHARE) * (FINE_SHARE * 1 + (1 - FINE_SHARE) * 2)
+    assert all(torch.allclose(scores, torch.tensor(expected)) for _, scores in kept)
+
+
+def test_children_are_decided_one_by_one_and_the_rest_keeps_the_parent():
+    tree = make_tree(Size(64, 64), 32, (32, 64), 0.0)
+    wanted = Node(0, 0, 1)
+    kept, run = refined(
+        tree,
+        lambda node: torch.full((K, 32, 32), float(node.level == 0)),
+        lambda node, own, children: [float(child == wanted) for child in children],
+        0.5,
+    )
+    assert run == [Node(1, 0, 0), wanted]
+    scores, _ = stitched(tree, kept)
+    assert torch.allclose(scores[:, :32, 32:], torch.tensor(FINE_SHARE))
+    assert not scores[:, 32:].any()
+    assert not scores[:, :, :32].any()
+    leaf = np.full(tree.grid(0), -1, np.int8)
+    for node in run:
+        mark(tree, leaf, node)
+    assert leaf.tolist() == [[1, 0], [1, 1]]
+
+
+def test_need_is_entropy_times_scale_where_the_prediction_wavers():
+    tree = make_tree(Size(100, 100), 32, (32, 64), 0.0)
+    own = torch.tensor([1.0, 0.0, 0.0])[:, None, None].repeat(1, 32, 32)
+    own[:, :16, 16:] = 1 / 3
+    children = list(tree.children(Node(1, 0, 0)))
+    needs = entropy_need(tree)(Node(1, 0, 0), own, children)
+    assert needs == pytest.approx([0, 2 * np.log(3), 0, 0])
+    # Of a child at the border only what lies inside the image counts.
+    own = torch.tensor([1.0, 0.0, 0.0])[:, None, None].repeat(1, 32, 32)
+    own[:, :, 18:] = 1 / 3
+    edge = Node(1, 1, 1)
+    assert entropy_need(tree)(edge, own, list(tree.children(edge))) == pytest.approx([0] * 4)
