@@ -6,6 +6,7 @@ committed rows on from there. Memory: one row of pieces, as wide as the mask and
 image's height.
 """
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -112,8 +113,12 @@ class _Files:
         region, m = job.placement.region_l0, job.spec.options.mask_downsample
         grid = self._place.regridded(region.x, region.y, m, m)
         size, outputs = job.placement.mask_size, job.options.outputs
-        self._mask = MaskWriter(out.parent, size, job.card.classes, grid)
-        self._uncertainty = UncertaintyWriter(out.parent, size, grid) if UNCERTAINTY in outputs else None
+        # A killed job leaves its scratch; the next attempt begins with none.
+        scratch = out.with_name("scratch")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        self._mask = MaskWriter(scratch, size, job.card.classes, grid)
+        self._uncertainty = UncertaintyWriter(scratch, size, grid) if UNCERTAINTY in outputs else None
         self._probabilities = (
             ProbabilitiesWriter(out / STORE, size, job.card.classes, grid) if PROBABILITIES in outputs else None
         )

@@ -82,6 +82,7 @@ def test_killed_at_random_moments_it_goes_on_and_ends_with_the_same_bytes(scene,
         # Nothing that was committed is ever computed again: each kill costs the block in hand, and no more.
         assert kept.items() <= now.items()
         assert not out.exists()
+        assert len(list((tmp_path / "out.partial" / "scratch").glob("mask-*"))) == 1
         kept = now
     finished(segment(scene, out))
     assert digests(out) == digests(whole)
