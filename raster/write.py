@@ -91,17 +91,23 @@ class MaskWriter:
         with writing(self._scratch):
             self._dataset.write(labels, 1, window=window_of(region))
 
+    def seal(self) -> Path:
+        """Compute the overviews; nothing can be written afterwards. The scratch file, which has all pixels."""
+        with writing(self._scratch):
+            if not self._dataset.closed:
+                self._dataset.close()
+                build_overviews(self._scratch, self._occupied, mode_halved, NODATA)
+        return self._scratch
+
     def finish(self, path: Path) -> None:
         """Write the COG at `path` and its sidecar `path`.aux.xml; nothing can be written afterwards.
 
         GDAL may lose tiles on a full disk without a word, so the copy is read back and its pixels are counted before it
         gets its name. Raises DiskFull.
         """
-        with writing(path):
-            self._dataset.close()
-            build_overviews(self._scratch, self._occupied, mode_halved, NODATA)
-            with cog_copy(self._scratch, path, bigtiff=needs_bigtiff(self._size, 1)) as copy:
-                self._check(copy, path)
+        scratch = self.seal()
+        with writing(path), cog_copy(scratch, path, bigtiff=needs_bigtiff(self._size, 1)) as copy:
+            self._check(copy, path)
         with whole_file(path.with_name(path.name + ".aux.xml")) as partial:
             counts = self.counts
             text = aux_xml(self._classes, [int(counts[card.value]) for card in self._classes])

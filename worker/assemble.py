@@ -167,22 +167,23 @@ class _Files:
             self._probabilities.write(area, whole[PROBABILITIES])
 
     def finish(self, plan: Plan, picture: NDArray[np.uint8]) -> RegionsSummary:
-        """What is left once all rows are there; the process writes its polygons meanwhile."""
+        """What is left once all rows are there; the process writes its polygons meanwhile, and a thread the overlay."""
         job, out = self._job, self._out
         self._regions.end()
-        mask = out / "mask.tif"
-        self._mask.finish(mask)
+        labels = read_mask(self._mask.seal(), Size(picture.shape[1], picture.shape[0]))
         counts = self._mask.counts.tolist()
-        if self._uncertainty is not None:
-            self._uncertainty.finish(out / "uncertainty.tif")
-        if self._probabilities is not None:
-            self._probabilities.finish()
-            if job.spec.archive:
-                zipped(out / STORE)
-        _write_foveation(job, plan, out / "foveation.tif", self._place)
-        write_json(out / "statistics.json", statistics(job.card.classes, counts, _mask_spacing(job)))
-        labels = read_mask(mask, Size(picture.shape[1], picture.shape[0]))
-        write_overlay(out / "overlay.png", picture, labels, job.card.classes, counts)
+        with ThreadPoolExecutor(1, thread_name_prefix="overlay") as beside:
+            drawn = beside.submit(write_overlay, out / "overlay.png", picture, labels, job.card.classes, counts)
+            self._mask.finish(out / "mask.tif")
+            if self._uncertainty is not None:
+                self._uncertainty.finish(out / "uncertainty.tif")
+            if self._probabilities is not None:
+                self._probabilities.finish()
+                if job.spec.archive:
+                    zipped(out / STORE)
+            _write_foveation(job, plan, out / "foveation.tif", self._place)
+            write_json(out / "statistics.json", statistics(job.card.classes, counts, _mask_spacing(job)))
+            drawn.result()
         return self._regions.summary()
 
 
