@@ -5,14 +5,16 @@ is made anew once its requirements change. Torch is the same build everywhere, s
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from collections.abc import Iterable, Sequence
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 HOME = Path(os.environ.get("FOVEATE_BENCH_ENVIRONMENTS", Path.home() / ".cache" / "foveate-bench"))
 SHARED = ("segmentation-models-pytorch", "torchvision", "rasterio", "psutil", "safetensors")
@@ -21,7 +23,6 @@ PINNED = ("torch", "torchvision", "segmentation-models-pytorch", "timm")
 _INSTALL_SECONDS = 3600
 _REASON = 300
 """Characters of a reason that are kept: the last ones."""
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class NotInstalled(Exception):
@@ -64,26 +65,21 @@ def _uv() -> Path:
 
 
 def closure(names: Iterable[str]) -> list[Distribution]:
-    """The named distributions of this interpreter and all that they require and is installed, each once."""
+    """The named distributions of this interpreter and all that they require here, with the extras that they ask for."""
     found: dict[str, Distribution] = {}
-    waiting = list(names)
+    seen: set[tuple[str, str]] = set()
+    waiting = [(name, "") for name in names]
     while waiting:
-        name = _canonical(waiting.pop())
-        if name in found:
+        name, extra = waiting.pop()
+        if (canonicalize_name(name), extra) in seen:
             continue
-        try:
-            found[name] = distribution(name)
-        except PackageNotFoundError:
-            continue  # an extra, or another system's
-        waiting += _required(found[name])
+        seen.add((canonicalize_name(name), extra))
+        dist = found[canonicalize_name(name)] = distribution(name)
+        for line in dist.requires or ():
+            needs = Requirement(line)
+            if needs.marker is None or needs.marker.evaluate({"extra": extra}):
+                waiting += [(needs.name, wanted) for wanted in ("", *needs.extras)]
     return list(found.values())
-
-
-def _required(dist: Distribution) -> Iterator[str]:
-    for requirement in dist.requires or ():
-        name = _NAME.match(requirement)
-        if name is not None and "extra ==" not in requirement:
-            yield name.group()
 
 
 def _link(distributions: Iterable[Distribution], site: Path) -> None:
@@ -112,7 +108,3 @@ def _checked(command: list[str]) -> None:
     if done.returncode:
         said = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
         raise NotInstalled(" ".join(said.split())[-_REASON:])
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -28,13 +28,15 @@ def scene(side: int = FULL_SIDE) -> Path:
     whole = folder() / f"scene-{FULL_SIDE}.tif"
     if not whole.exists():
         make_scene(whole)
-    return whole if side == FULL_SIDE else _part(whole, side, "cog", driver="COG", overview_resampling="average")
+    if side == FULL_SIDE:
+        return whole
+    return _part(whole, side, "cog", driver="COG", compress="jpeg", overview_resampling="average")
 
 
 def flat_scene(side: int = FULL_SIDE) -> Path:
-    """The same pixels without overviews: the tiled TIFF that every peer can read."""
-    layout = {"driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512, "photometric": "ycbcr"}
-    return _part(scene(), side, "flat", **layout)
+    """The same pixels without overviews: the tiled TIFF that every peer can read, lossless, so that all read the same."""
+    layout = {"driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512}
+    return _part(scene(), side, "flat", compress="deflate", predictor=2, **layout)
 
 
 def slide(side: int = FULL_SIDE) -> Path:
@@ -75,7 +77,7 @@ def _part(whole: Path, side: int, kind: str, **layout: object) -> Path:
         profile = {"driver": "GTiff", "crs": profile["crs"], "transform": profile["transform"], "dtype": "uint8"}
         with rasterio.open(scratch, "w", width=side, height=side, count=3, photometric="RGB", **profile) as file:
             file.write(pixels)
-        rasterio.shutil.copy(scratch, part, compress="jpeg", **layout)
+        rasterio.shutil.copy(scratch, part, **layout)
         scratch.unlink()
         part.rename(path)
     return path

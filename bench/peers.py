@@ -54,14 +54,14 @@ PEERS = {
         "monai_wsi.py",
         "monai",
         _MONAI,
-        "equal weights where windows overlap; pixels by OpenSlide; the last window is padded",
+        "equal weights where windows overlap; the last window is padded with white",
     ),
     "tiatoolbox": Peer(
         "TIAToolbox SemanticSegmentor",
         "tiatoolbox_segmentor.py",
         "tiatoolbox",
         ("tiatoolbox>=2",),
-        "equal weights where windows overlap; pixels by its own reader; the last window is padded",
+        "equal weights where windows overlap; the last window is padded by its reader",
     ),
     "geoai": Peer(
         "geoai",
