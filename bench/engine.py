@@ -6,22 +6,24 @@ import copy
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import worker.compute
 import worker.pipeline
 from bench.needed import needed
 from bench.processes import Stopwatch
 from foveate.schema import SegmentOptions
 from jobs.catalog import Catalog
-from model.accumulator import Accumulator
+from model.accumulator import LABELS, Accumulator, Taps
 from model.bundle import Bundle, load_bundle
 from model.predictor import PatchBatch, Predictor
 from raster.bands import fill_colour
@@ -30,8 +32,10 @@ from raster.geometry import Region, Size
 from raster.image import ImageRef, open_image
 from raster.source import Plane, Source
 from worker.local import segment
+from worker.spec import JobSpec
 
 _WINDOW = 1024
+_SQUARE = 128
 _CACHE_BYTES = 200_000_000
 _QUEUED = 2
 """Batches that an accelerator has under way before it makes the host wait."""
@@ -56,19 +60,6 @@ def cores() -> int:
 # --- forwards alone ---------------------------------------------------------------------------------------------------
 
 
-class _Uniform(Accumulator):
-    """Sums that take anything and hold the same everywhere: whatever follows the network still has work to do."""
-
-    def __init__(self, classes: int) -> None:
-        self._classes = classes
-
-    def add(self, *batch: object) -> None:
-        pass
-
-    def part(self, region: Region) -> NDArray[np.float32]:
-        return np.ones((self._classes + 1, region.height, region.width), np.float32)
-
-
 class _Recorder(Predictor):
     """Keeps the batches that the engine would forward, and forwards none."""
 
@@ -79,7 +70,7 @@ class _Recorder(Predictor):
         self.batches = []
 
     def open_block(self, size: Size, overlap_px: int) -> Accumulator:
-        return _Uniform(len(self.card.classes))
+        return _Finished(len(self.card.classes))
 
     def add(self, sums: Accumulator, batch: PatchBatch) -> None:
         self.batches.append(copy.deepcopy(batch))
@@ -97,7 +88,7 @@ def record(image: Path, bundle: Path, out: Path, options: dict[str, Any]) -> int
     torch.set_num_threads(cores())
     _recorded = predictor, recorder.batches
     for batch in recorder.batches[:2]:
-        predictor.add(_Uniform(0), batch)
+        predictor.scores(batch)
     return sum(batch.count for batch in recorder.batches)
 
 
@@ -106,7 +97,7 @@ def forward() -> dict[str, float]:
     predictor, batches = _recorded
     with Stopwatch() as spent:
         for batch in batches:
-            predictor.add(_Uniform(0), batch)
+            predictor.scores(batch)
     return spent.times
 
 
@@ -124,7 +115,7 @@ class _Accelerator(Predictor):
         self._ends: list[float] = []
 
     def open_block(self, size: Size, overlap_px: int) -> Accumulator:
-        return _Awaited(len(self.card.classes), self)
+        return _Finished(len(self.card.classes), self.wait)
 
     def add(self, sums: Accumulator, batch: PatchBatch) -> None:
         self.wait(leaving=_QUEUED - 1)
@@ -138,14 +129,35 @@ class _Accelerator(Predictor):
             time.sleep(max(0.0, self._ends.pop(0) - time.perf_counter()))
 
 
-class _Awaited(_Uniform):
-    def __init__(self, classes: int, device: _Accelerator) -> None:
-        super().__init__(classes)
-        self._device = device
+class _Finished(Accumulator):
+    """A block whose sums cost the host nothing; reading them waits for the device."""
+
+    def __init__(self, classes: int, wait: Callable[[], None] = lambda: None) -> None:
+        self._classes, self._wait = classes, wait
 
     def part(self, region: Region) -> NDArray[np.float32]:
-        self._device.wait()
-        return super().part(region)
+        self._wait()
+        return np.broadcast_to(np.float32(1), (self._classes + 1, region.height, region.width))
+
+
+def _finish(
+    sums: NDArray[np.float32],
+    rows: Taps,
+    columns: Taps,
+    *,
+    valid: NDArray[np.bool_] | None,
+    downsample: int,
+    values: NDArray[np.uint8],
+    nodata: int,
+    **_: Any,
+) -> dict[str, NDArray[Any]]:
+    """Labels as a device would send them back, in squares, so that polygons and overviews have something to do."""
+    height, width = (-(-len(taps.t) // downsample) for taps in (rows, columns))
+    y, x = np.arange(height)[:, None] // _SQUARE, np.arange(width)[None, :] // _SQUARE
+    labels = values[(y + x) % len(values)]
+    if valid is not None and downsample == 1:
+        labels[~valid] = nodata
+    return {LABELS: labels}
 
 
 def accelerated(
@@ -160,20 +172,15 @@ def accelerated(
 def _with(
     kind: type[Predictor], image: Path, bundle: Path, out: Path, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """A job whose predictor is a `kind`: the predictor, and what `run` returns."""
+    """A job whose predictor is a `kind`, and whose blocks come finished: the predictor, and what `run` returns."""
     made: list[Predictor] = []
 
-    def make(loaded: Bundle, device: torch.device) -> Predictor:
-        made.append(kind(loaded, device))
+    def warm(spec: JobSpec) -> Predictor:
+        made.append(kind(load_bundle(spec.model), torch.device("cpu")))
         return made[0]
 
-    worker.pipeline._warm.clear()
-    worker.pipeline.Predictor = make  # type: ignore[assignment,misc]
-    try:
+    with patch.object(worker.pipeline, "warm_predictor", warm), patch.object(worker.compute, "finish", _finish):
         result = run(image, bundle, out, options)
-    finally:
-        worker.pipeline.Predictor = Predictor  # type: ignore[misc]
-        worker.pipeline._warm.clear()
     return made[0], result
 
 

@@ -34,7 +34,7 @@ def scene(side: int = FULL_SIDE) -> Path:
 
 
 def flat_scene(side: int = FULL_SIDE) -> Path:
-    """The same pixels without overviews: the tiled TIFF that every peer can read, lossless, so that all read the same."""
+    """The same pixels without overviews, lossless: a tiled TIFF that every peer can read, and reads alike."""
     layout = {"driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512}
     return _part(scene(), side, "flat", compress="deflate", predictor=2, **layout)
 

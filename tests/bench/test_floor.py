@@ -1,0 +1,22 @@
+"""The floor at a tiny size, for real: every figure is there and makes sense; nothing is judged by the clock."""
+
+from pathlib import Path
+
+import pytest
+
+from bench import images
+from bench.floor import CASES, measure_case, table
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_floor_measures_engine_network_and_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "HOME", tmp_path)
+    record = measure_case(CASES["tiny-fcn"], images.sparse_scene(1), tmp_path, 2)
+    assert record["forwards"] == 4
+    assert all(len(record[key]["wall"]) == 2 for key in ("engine", "forward_only", "decode_only"))
+    assert min(record["engine"]["cpu"]) > max(record["forward_only"]["cpu"]) > 0
+    assert record["decode_only"]["pixels"] == 1024 * 1024
+    assert {"look", "compute", "total"} <= set(record["stages"])
+    assert all(0 < busy <= 1 for busy in record["accelerator"]["busy"])
+    assert "Simulated accelerator" in table([record])
