@@ -12,11 +12,17 @@ from model.foveation import FoveationModule
 from model.networks.build import build_network
 
 SHIPPED = ROOT / "bundles"
+_THRESHOLDS = (-0.8, 0.0, 0.8)
+"""Of brightness, in standard deviations of the normalisation."""
+_RAISED, _SHARPNESS = 4.0, 10.0
 _COLORS = [(36, 110, 200), (222, 192, 138), (110, 110, 118), (204, 58, 46)]
 
 
 def tiny_fcn(folder: Path, patch: int = 512) -> Path:
-    """Four classes, one field of view of `patch` pixels, weights that tell colours apart."""
+    """Four classes by brightness over 5 x 5 pixels, one field of view of `patch` pixels.
+
+    The weights are written down: random ones give a class to every speck, and a mask that no trained network gives.
+    """
     return _bundle(folder, "tiny-fcn", "fcn", [patch], patch)
 
 
@@ -33,10 +39,24 @@ def _bundle(folder: Path, name: str, architecture: str, fovs: list[int], patch: 
         foveation = None
         if card.foveation is not None:
             foveation = FoveationModule.from_card(card.foveation, 3, len(fovs)).state_dict()
-    # Random weights seldom agree; these scale them up, so that the classes have regions and no pixel is a near tie.
-    network["head.weight"] *= 20
+    if architecture == "fcn":
+        _by_brightness(network)
     save_bundle(folder / name, card, network, foveation, readme=f"# {name}\n", training_yaml="{}\n", half=False)
     return folder / name
+
+
+def _by_brightness(state: dict[str, torch.Tensor]) -> None:
+    """Channel 0 carries the mean of nine pixels, twice, raised above 0 for the ReLUs; the head cuts it at thresholds.
+
+    Class k's score is a line of slope k, and two neighbours' lines cross at a threshold.
+    """
+    state["body.0.weight"][0], state["body.0.bias"][0] = 1 / 27, _RAISED
+    state["body.2.weight"][0], state["body.2.bias"][0] = 0.0, 0.0
+    state["body.2.weight"][0, 0] = 1 / 9
+    slopes, cuts = torch.arange(len(_COLORS)), torch.tensor([0.0, *(cut + _RAISED for cut in _THRESHOLDS)])
+    state["head.weight"].zero_()
+    state["head.weight"][:, 0, 0, 0] = _SHARPNESS * slopes
+    state["head.bias"][:] = -_SHARPNESS * cuts.cumsum(0)
 
 
 def _card(name: str, architecture: str, fovs: list[int], patch: int) -> BundleCard:

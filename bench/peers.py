@@ -122,7 +122,9 @@ def measure_model(image: Path, bundle: Path, pythons: dict[str, Path | str], scr
     folder = scratch / f"network-{bundle.name}"
     patch = export(bundle, folder)
     ours: dict[str, Any] = {"model": bundle.name, "who": "Foveate", "runs": []}
-    theirs = {name: {"model": bundle.name, "who": PEERS[name].label, "runs": []} for name in pythons}
+    theirs: dict[str, dict[str, Any]] = {
+        name: {"model": bundle.name, "who": PEERS[name].label, "runs": []} for name in pythons
+    }
     for _ in range(count):
         out = scratch / "ours"
         manifest, cost = _foveate(image, bundle, out, scratch / "foveate.log")
