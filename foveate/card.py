@@ -177,6 +177,12 @@ def _check_contract(card: BundleCard, path: Path) -> None:
             f"{path}: coverage.default {card.coverage.default!r} needs integer ratios between the fovs {card.fovs}",
             'set coverage.default to "dense", or train with nested fields of view',
         )
+    if not any(point.coverage == card.coverage.default and point.low >= 0 for point in card.coverage.curve):
+        _refuse(
+            f"{path}: coverage.default {card.coverage.default!r} is not supported by coverage.curve: at no point is it "
+            "as good as the best fixed scale",
+            'set coverage.default to "dense", or measure the curve with `foveate evaluate`',
+        )
 
 
 def _check_widths(card: BundleCard, path: Path) -> None:

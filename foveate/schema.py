@@ -50,11 +50,31 @@ class FoveationCard(Wire):
     norm: Literal["bn", "bn1", "instance", "no_normalise"] = "bn"
 
 
+class CurvePoint(Wire):
+    """One measured place of an adaptive coverage: what it costs, and how good it is beside the best fixed scale."""
+
+    coverage: Literal["planned", "refined"]
+    detail: Annotated[float, Field(ge=0, le=1)]
+    threshold: float
+    """Need beyond which a node is looked at closer."""
+    share: Annotated[float, Field(ge=0)]
+    """Forwards over those of dense coverage at the finest scale, inner nodes counted."""
+    seconds: Annotated[float, Field(ge=0)]
+    miou: float
+    low: float
+    """With `high`: the interval of `miou` less that of the best fixed scale."""
+    high: float
+
+
 class CoverageCard(Wire):
     """`curve`: points measured by `foveate evaluate`; empty until somebody measured them."""
 
     default: Literal["dense", "planned", "refined"] = "dense"
-    curve: list[dict[str, float]] = Field(default_factory=list)
+    detail: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Where nobody says --detail."""
+    planning: Literal["gradient", "foveation"] = "gradient"
+    """What plans: the thumbnail's gradient alone, or times F_theta's probability of finer scales."""
+    curve: list[CurvePoint] = Field(default_factory=list)
 
 
 class InputCard(Wire):

@@ -28,7 +28,8 @@ class PatchBatch:
 
     `pixels` (N, M, P, P, C) in the bundle's dtype; `mix` (N, M) float32, rows sum to 1; `fov` (N,) the bank's index
     that a single patch shows (M = 1); `origins` (N, 2) x and y of the cell's window in the block's working pixels;
-    `shares` (N,) as in `Accumulator.add`. Only the first `count` patches are real.
+    `shares` (N,) as in `Accumulator.add`. Only the first `count` patches are real. `whole` (adaptive coverage): single
+    patches label all that they show, and `origins` are those of what they show; `shares` are not read.
     """
 
     pixels: NDArray[Any]
@@ -37,6 +38,7 @@ class PatchBatch:
     origins: NDArray[np.int64]
     shares: NDArray[np.float32]
     count: int
+    whole: bool = False
 
 
 def choose_device(name: str) -> torch.device:
@@ -89,11 +91,23 @@ class Predictor:
     @torch.inference_mode()
     def add(self, sums: Accumulator, batch: PatchBatch) -> None:
         """Forward a batch and add its probabilities to `sums`."""
+        scores = self.scores(batch)
+        if not batch.whole:
+            sums.add(scores, batch.origins[: batch.count], batch.shares[: batch.count])
+            return
+        for score, fov, (x, y) in zip(scores, batch.fov.tolist(), batch.origins.tolist(), strict=False):
+            sums.add_enlarged(score, x, y, self.card.fovs[fov] // self.card.patch_size)
+
+    @torch.inference_mode()
+    def scores(self, batch: PatchBatch) -> Tensor:
+        """(count, K, P, P) probabilities of a batch: over all that a patch shows if `whole`, else over its cell."""
         patches_NMCPP = self._sent(batch.pixels).movedim(-1, 2)
         mix_NM = torch.from_numpy(batch.mix).to(self.device)
         fov_N = torch.from_numpy(batch.fov).to(self.device)
-        scores = self._scores(self._mixed(patches_NMCPP, mix_NM), self._log_scale(mix_NM, fov_N), fov_N)
-        sums.add(scores[: batch.count], batch.origins[: batch.count], batch.shares[: batch.count])
+        scores_NKPP = self._scores(self._mixed(patches_NMCPP, mix_NM), self._log_scale(mix_NM, fov_N))
+        if self.card.mapping == "explicit" and not batch.whole:
+            scores_NKPP = self._narrowed(scores_NKPP, fov_N)
+        return scores_NKPP[: batch.count]
 
     def _sent(self, pixels: NDArray[Any]) -> Tensor:
         """On the device; to CUDA from pinned memory, so that the copy runs beside the network."""
@@ -120,14 +134,13 @@ class Predictor:
         """(N,) log2 of field of view over patch side, for networks with a scale channel; mixed like the patches."""
         return self._log_fovs[fov_N] if mix_NM.shape[1] == 1 else mix_NM @ self._log_fovs
 
-    def _scores(self, patches_NCPP: Tensor, log_scale_N: Tensor, fov_N: Tensor) -> Tensor:
-        """(N, K, P, P) probabilities over the window of the smallest field of view."""
+    def _scores(self, patches_NCPP: Tensor, log_scale_N: Tensor) -> Tensor:
+        """(N, K, P, P) probabilities as the network gives them."""
         if self.card.network.scale_channel:
             plane = log_scale_N[:, None, None, None].expand(-1, 1, *patches_NCPP.shape[2:])
             patches_NCPP = torch.cat([patches_NCPP, plane], dim=1)
         logits = self._logits(patches_NCPP.contiguous(memory_format=torch.channels_last))
-        scores_NKPP = torch.softmax(logits.float(), dim=1)
-        return self._narrowed(scores_NKPP, fov_N) if self.card.mapping == "explicit" else scores_NKPP
+        return torch.softmax(logits.float(), dim=1)
 
     def _logits(self, patches_NCPP: Tensor) -> Tensor:
         """The network's answer, in as many goes as the device's memory asks for: each failure halves them for good."""

@@ -16,10 +16,7 @@ from foveate.errors import OptionInvalid
 from raster.geometry import Region, Size
 from raster.grid import Lattice, make_lattice
 
-__all__ = ["UNSEEN", "Node", "Tree", "make_tree", "plan_leaves"]
-
-UNSEEN = -1
-"""The leaf of a cell that nothing examines."""
+__all__ = ["Node", "Tree", "make_tree", "plan_leaves"]
 
 
 @dataclass(frozen=True, order=True)
@@ -117,9 +114,8 @@ class Tree:
 
     def run_counts(self, leaf: NDArray[np.int8], examined: NDArray[np.bool_], *, inner: bool) -> list[int]:
         """Nodes by level that were forwarded: those that own cells and, if `inner`, all above them."""
-        owned = examined & (leaf != UNSEEN)
         return [
-            int(self.pooled(owned & ((leaf <= level) if inner else (leaf == level)), level).sum())
+            int(self.pooled(examined & ((leaf <= level) if inner else (leaf == level)), level).sum())
             for level in range(len(self.scales))
         ]
 
@@ -158,8 +154,8 @@ def plan_leaves(
 
     `need[level]` (rows, columns) of each level from 1 to the roots' (`need[0]` is not read) says how much a node asks
     for its children; `examined` (cells). A node is replaced by its children if its need, and that of all above it, is
-    beyond one threshold for the whole image. Returns the owner's level for every cell, UNSEEN where not examined. The
-    roots are always there, whatever they cost.
+    beyond one threshold for the whole image. Returns the owner's level for every cell, examined or not. The roots are
+    always there, whatever they cost.
     """
     forwards = [tree.pooled(examined, level) for level in range(len(tree.scales))]
     budget = share * int(forwards[0].sum())
@@ -184,7 +180,6 @@ def plan_leaves(
     leaf = np.full(tree.grid(0), tree.top, np.int8)
     for level in range(tree.top, 0, -1):
         leaf[tree.spread(split[level], level) & (leaf == level)] = level - 1
-    leaf[~examined] = UNSEEN
     threshold = float(need_of[order[count - 1]]) if count else float("inf")
     return leaf, threshold
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from foveate.card import check_policy
-from foveate.errors import BundleUnknown, FitError, KindMismatch, ModelChoice, OptionInvalid, SpacingMismatch
+from foveate.errors import BundleUnknown, FitError, KindMismatch, ModelChoice, SpacingMismatch
 from foveate.schema import BundleCard, ImageInfo, InputCard, SegmentOptions, SpacingInfo
 from raster.bands import BandPlan, plan_bands
 
@@ -70,21 +70,6 @@ def _no_choice(info: ImageInfo, fits: dict[str, Fit], refusals: dict[str, FitErr
         f"{message}. {reasons}" if reasons else message,
         hint=f"choose one with {' or '.join(f'--model {name}' for name in fits)}",
     )
-
-
-def checked_options(options: SegmentOptions) -> SegmentOptions:
-    """`options` itself; OptionInvalid for what the contract names and this version does not do."""
-    if options.coverage in ("planned", "refined"):
-        raise OptionInvalid(
-            f"coverage {options.coverage!r} does not exist in this version",
-            hint="use --coverage dense, or leave it out",
-        )
-    if options.detail is not None:
-        raise OptionInvalid(
-            f"detail {options.detail:g} steers the adaptive coverages, which do not exist in this version",
-            hint="leave --detail out",
-        )
-    return options
 
 
 def checked_policy_for(card: BundleCard, policy: str | None) -> str:

@@ -6,13 +6,14 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from foveate.coverage import checked_coverage
 from foveate.errors import OptionInvalid
 from foveate.options import option_error
 from foveate.schema import ImageInfo, SegmentOptions
 from jobs.catalog import Catalog
 from jobs.files import FileStore
 from jobs.records import JobRequest
-from raster.fit import checked_options, checked_policy_for, choose_bundle
+from raster.fit import checked_policy_for, choose_bundle
 from service.outputs import OUTPUT_IDS
 
 __all__ = ["Execute", "job_request"]
@@ -44,7 +45,6 @@ def job_request(execute: Execute, base: str, files: FileStore, catalog: Catalog)
         options = SegmentOptions.model_validate(inputs)
     except ValidationError as error:
         raise option_error(error, "GET /processes/segment describes every input") from error
-    checked_options(options)
     _check_roi(options.roi, image.info)
     if options.model is None:
         cards = {bundle.card.name: bundle.card for bundle in catalog.bundles()}
@@ -53,6 +53,7 @@ def job_request(execute: Execute, base: str, files: FileStore, catalog: Catalog)
         cards = {options.model: catalog.bundle(options.model).card}
     name, _ = choose_bundle(image.info, cards, options)
     checked_policy_for(cards[name], options.policy)
+    checked_coverage(cards[name], options)
     return JobRequest(image.id, name, options.model_copy(update={"model": name}))
 
 

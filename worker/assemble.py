@@ -48,9 +48,9 @@ class Assembly:
     A context manager, which ends what still runs. Its methods are for one thread; the work is done in another.
     """
 
-    def __init__(self, job: Job, plan: Plan, canvas: Canvas, out: Path) -> None:
+    def __init__(self, job: Job, canvas: Canvas, out: Path) -> None:
         """`out` exists. Reads the overlay's picture at once, so that nothing is decoded after the last patch."""
-        self._job, self._plan, self._canvas, self._out = job, plan, canvas, out
+        self._job, self._canvas, self._out = job, canvas, out
         self._picture = _picture(job)
         self._rows = job.placement.row_spans
         self._known: list[frozenset[Region]] = []
@@ -79,7 +79,7 @@ class Assembly:
             self._known.append(damaged)
             self._tasks.append(self._thread.submit(self._files.take, rows, damaged))
 
-    def finish(self, damaged: frozenset[Region], step: Callable[[], None]) -> RegionsSummary:
+    def finish(self, plan: Plan, damaged: frozenset[Region], step: Callable[[], None]) -> RegionsSummary:
         """The rest, once every row was handed on; `step` is called every second, and may raise to stop.
 
         Damage may show after rows that it touches were handed on, if only a later patch reads that level of the file.
@@ -91,7 +91,7 @@ class Assembly:
             self._known.clear()
             self._begin()
             self.hand_on(len(self._job.placement.blocks.row_spans), damaged)
-        last = self._thread.submit(self._files.finish, self._plan, self._picture)
+        last = self._thread.submit(self._files.finish, plan, self._picture)
         while not wait([last], timeout=1.0).done:
             step()
         for task in self._tasks:
@@ -223,9 +223,9 @@ def without(layers: Layers, piece: Piece, placement: Placement, damaged: Iterabl
 
 def _write_foveation(job: Job, plan: Plan, path: Path, place: Georeference) -> None:
     """One pixel a cell over exactly the ground of the mask: the cells share it out evenly."""
-    rows, columns = job.placement.cells
+    rows, columns = job.cells_asked
     cells = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
-    smallest, largest = job.lattice.fovs[0], job.lattice.fovs[-1]
+    smallest, largest = job.card.fovs[0], job.card.fovs[-1]
     seen = plan.reason[cells] == EXAMINED
     mean = (plan.mean_fov[cells] - smallest) / max(1, largest - smallest)
     chosen = plan.choice[cells].astype(np.float32) + 1

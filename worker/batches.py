@@ -49,8 +49,12 @@ def shots(plan: Plan, block: Block) -> Iterator[Shot]:
 
 def groups(plan: Plan, block: Block, batch: int) -> Iterator[list[Shot]]:
     """The block's shots in groups of `batch`; the last may be smaller. Groups never cross a block."""
+    return in_groups(shots(plan, block), batch)
+
+
+def in_groups(several: Iterable[Shot], batch: int) -> Iterator[list[Shot]]:
     group: list[Shot] = []
-    for shot in shots(plan, block):
+    for shot in several:
         group.append(shot)
         if len(group) == batch:
             yield group
@@ -66,6 +70,9 @@ class PatchReader:
     nothing else. Another order costs decoding, not correctness.
     """
 
+    whole = False
+    """Whether a patch labels all that it shows."""
+
     def __init__(self, source: Source, grid: WorkingGrid, lattice: Lattice, placement: Placement) -> None:
         self._source = source
         self._grid = grid
@@ -79,13 +86,13 @@ class PatchReader:
     def read(self, block: Block, group: list[Shot], batch: int) -> tuple[PatchBatch, frozenset[Region]]:
         """The group padded to `batch` patches, and the level-0 regions of damage that were met."""
         with self._on(block):
-            return self._read(block, group, batch)
+            return self.read_loose(self._placement.support(block), group, batch)
 
-    def _read(self, block: Block, group: list[Shot], batch: int) -> tuple[PatchBatch, frozenset[Region]]:
+    def read_loose(self, corner: Region, group: list[Shot], batch: int) -> tuple[PatchBatch, frozenset[Region]]:
+        """As `read`, of no block in particular: origins count from the `corner`, and nothing is forgotten."""
         samples = [[self.patch(shot.column, shot.row, fov) for fov in shot.fovs] for shot in group]
         pixels = np.stack([np.stack([sample.values for sample in fovs]) for fovs in samples])
-        corner = self._placement.support(block)
-        windows = [self._lattice.window(shot.column, shot.row) for shot in group]
+        windows = [self.labels(shot) for shot in group]
         origins = np.array([[window.x - corner.x, window.y - corner.y] for window in windows], np.int64)
         damaged = frozenset().union(*(sample.damaged for fovs in samples for sample in fovs))
         made = PatchBatch(
@@ -95,6 +102,7 @@ class PatchReader:
             _padded(origins, batch),
             _padded(np.array([shot.share for shot in group], np.float32), batch),
             len(group),
+            self.whole,
         )
         return made, damaged
 
@@ -128,14 +136,22 @@ class PatchReader:
         """What the patches of `block` may read, whatever fields of view they have."""
         reach: Reach = {}
         for fov in range(len(self._lattice.fovs)):
-            first = self._window(block.columns[0], block.rows[0], fov)
-            last = self._window(block.columns[-1], block.rows[-1], fov)
+            first, last = self._corners(block, fov)
             region = Region.between(first.x, first.y, last.x1, last.y1)
             found = self._source.reach(self.plane(fov), region, once=not self._lattice.aligned)
             for grid, r in found.items():
                 own = reach.get(grid, r)
                 reach[grid] = Region.between(min(r.x, own.x), min(r.y, own.y), max(r.x1, own.x1), max(r.y1, own.y1))
         return reach
+
+    def _corners(self, block: Block, fov: int) -> tuple[Region, Region]:
+        """The block's first and last windows of a field of view, on its own plane."""
+        first, last = (block.columns[0], block.rows[0]), (block.columns[-1], block.rows[-1])
+        return self._window(*first, fov), self._window(*last, fov)
+
+    def labels(self, shot: Shot) -> Region:
+        """The working pixels that a shot labels."""
+        return self._lattice.window(shot.column, shot.row)
 
     def _window(self, column: int, row: int, fov: int) -> Region:
         """The pixels of the field of view's own plane that a cell sees; of unaligned lattices those that it touches."""

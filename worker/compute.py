@@ -1,7 +1,7 @@
 """From plan to committed labels: block by block, each patch once, seams closed as soon as their blocks are there."""
 
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,14 @@ from model.predictor import PatchBatch, Predictor
 from raster.geometry import Region
 from raster.grid import Block
 from raster.source import check_damage
-from worker.batches import PatchReader, Shot, groups, read_ahead, shots
+from worker.batches import PatchReader, Shot, in_groups, read_ahead, shots
 from worker.canvas import BlockRecord, Canvas, Tally
 from worker.job import Job, threads
 from worker.placement import Piece
-from worker.plan import BACKGROUND, Plan
+from worker.plan import BACKGROUND, EXAMINED, Plan
+from worker.trees import TreeReader, tree_shots
 
-_AHEAD = 3
+AHEAD = 3
 """Batches that are read or held ahead of the network, a thread."""
 
 
@@ -40,6 +41,10 @@ class Computed:
     tally: Tally
     damaged: frozenset[Region]
     pixels_decoded: int
+    plan: Plan
+    """With what was decided on the way."""
+    threshold: float | None = None
+    """Of adaptive coverage."""
 
 
 class BlockWork:
@@ -52,7 +57,11 @@ class BlockWork:
         self._plan = plan
         self._canvas = canvas
         self._predictor = predictor
-        self._reader = PatchReader(job.source, job.grid, job.lattice, job.placement)
+        self._reader = (
+            PatchReader(job.source, job.grid, job.lattice, job.placement)
+            if job.tree is None
+            else TreeReader(job, job.tree)
+        )
         self._values = np.array([card.value for card in job.card.classes], np.uint8)
         self._extras = tuple(sorted(set(job.options.outputs)))
         self._sums: Accumulator | None = None
@@ -75,19 +84,32 @@ class BlockWork:
         `hand_on` is told of every row of blocks, in order, once it and all before it are committed and their seams are
         closed: with the row, and the damage that is known by then.
         """
-        total = max(1, sum(1 for block in self._job.placement.blocks for _ in shots(self._plan, block)))
-        ready = sum(1 for block in self._done for _ in shots(self._plan, block))
+
+        def pulse(share: float) -> None:
+            if dismissed():
+                raise Dismissed("the job was cancelled", hint="submit it again if that was a mistake")
+            report(share)
+
         self._hand_on(hand_on)
         with ThreadPoolExecutor(threads(), thread_name_prefix="read") as executor:
-            for task, patches in read_ahead(self._tasks(), self._read, executor, _AHEAD * threads()):
-                if dismissed():
-                    raise Dismissed("the job was cancelled", hint="submit it again if that was a mistake")
-                self._take(task, patches)
-                ready += len(task.group)
-                report(ready / total)
-                if task.last:
-                    self._hand_on(hand_on)
-        return Computed(self._tally, frozenset(self._all_damaged), self._decoded)
+            for _ in self._blocks(executor, pulse):
+                self._hand_on(hand_on)
+        return Computed(self._tally, frozenset(self._all_damaged), self._decoded, self._plan)
+
+    def _blocks(self, executor: Executor, pulse: Callable[[float], None]) -> Iterator[Block]:
+        """Compute and commit what is missing; yields each block when it is committed. `pulse` is called every batch."""
+        total = max(1, sum(1 for block in self._job.placement.blocks for _ in self._shots(block)))
+        ready = sum(1 for block in self._done for _ in self._shots(block))
+        for task, patches in read_ahead(self._tasks(), self._read, executor, AHEAD * threads()):
+            self._take(task, patches)
+            ready += len(task.group)
+            pulse(ready / total)
+            if task.last:
+                yield task.block
+
+    def _shots(self, block: Block) -> Iterator[Shot]:
+        tree = self._job.tree
+        return shots(self._plan, block) if tree is None else tree_shots(tree, self._plan, block)
 
     def _take_up(self) -> None:
         """What the canvas holds already; seams that were cut off before they closed are closed."""
@@ -121,7 +143,7 @@ class BlockWork:
         for block in self._job.placement.blocks:
             if block in self._done:
                 continue
-            found = list(groups(self._plan, block, self._job.batch)) or [[]]
+            found = list(in_groups(self._shots(block), self._job.batch)) or [[]]
             for index, group in enumerate(found):
                 yield _Task(block, group, index == len(found) - 1)
 
@@ -133,11 +155,13 @@ class BlockWork:
             batch, damaged = patches
             self._note_damage(damaged)
             if self._sums is None:
-                support = self._job.placement.support(task.block)
-                self._sums = self._predictor.open_block(support.size, self._job.lattice.overlap_px)
+                self._sums = self._open(task.block)
             self._predictor.add(self._sums, batch)
         if task.last:
             self._commit(task.block)
+
+    def _open(self, block: Block) -> Accumulator:
+        return self._predictor.open_block(self._job.placement.support(block).size, self._job.overlap_px)
 
     def _note_damage(self, damaged: frozenset[Region]) -> None:
         self._damaged |= damaged
@@ -213,7 +237,7 @@ class BlockWork:
         else:
             region = placement.region_w(piece)
             layers = finish(
-                sums,
+                self._without_background(sums, region),
                 _shifted(placement.y.taps(piece.rows.start_m, piece.rows.end_m), region.y),
                 _shifted(placement.x.taps(piece.columns.start_m, piece.columns.end_m), region.x),
                 valid=valid,
@@ -234,9 +258,25 @@ class BlockWork:
         count = labels.size if with_data is None else int(with_data.sum())
         return layers, Tally(count, count - int(unexamined.sum()), int(background.sum()))
 
+    def _without_background(self, sums: NDArray[np.float32], region_w: Region) -> NDArray[np.float32]:
+        """The sums where the window of an examined cell lies: a coarse leaf shows more than what is to be examined."""
+        if self._job.tree is None:
+            return sums
+        cells = self._job.cells
+        columns, rows = cells.cells_touching(region_w)
+        reason = self._plan.reason[rows.start : rows.stop, columns.start : columns.stop]
+        if not (reason == BACKGROUND).any():
+            return sums
+        shown = np.zeros(region_w.size.shape, np.float32)
+        for r, c in np.argwhere(reason == EXAMINED).tolist():
+            window = cells.window(columns.start + c, rows.start + r).intersection(region_w)
+            shown[window.slices(region_w.x, region_w.y)] = 1
+        masked: NDArray[np.float32] = sums * shown
+        return masked
+
     def _background(self, piece: Piece) -> NDArray[np.bool_]:
         """(rows, columns) of the piece: whether the first or last pixel's own cell was skipped as background."""
-        lattice = self._job.lattice
+        lattice = self._job.cells
         rows = _own_cells(
             self._job.placement.y.cell_ends(piece.rows.start_m, piece.rows.end_m), lattice.stride, lattice.rows
         )

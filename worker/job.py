@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from foveate.coverage import Coverage, checked_coverage
 from foveate.errors import MemoryTooSmall, OptionInvalid
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from model.predictor import Predictor
+from model.tree import Tree, make_tree
 from raster.bands import fill_colour
 from raster.convert import convert, converted_at, needs_conversion
-from raster.fit import Fit, checked_options, checked_policy_for, fit
+from raster.fit import Fit, checked_policy_for, fit
 from raster.geometry import Region, Size
 from raster.grid import Lattice, WorkingGrid, make_lattice
 from raster.image import ImageRef, open_image
@@ -51,9 +53,41 @@ class Job:
     source: Source
     grid: WorkingGrid
     lattice: Lattice
+    """Its cells make the blocks: of dense coverage those that are forwarded, of a tree the roots."""
     placement: Placement
     budget: Budget
     known_damage: frozenset[Region]
+    coverage: Coverage
+    tree: Tree | None
+    """None: dense."""
+
+    @property
+    def cells(self) -> Lattice:
+        """What the plan's arrays lie on: the finest squares, whatever the coverage."""
+        return self.lattice if self.tree is None else self.tree.cells
+
+    @property
+    def cells_asked(self) -> tuple[range, range]:
+        """Rows and columns of the cells that the blocks own."""
+        rows, columns = self.placement.cells
+        if self.tree is None:
+            return rows, columns
+        scale, grid = self.tree.scales[-1], self.tree.grid(0)
+        return (
+            range(rows.start * scale, min(rows.stop * scale, grid[0])),
+            range(columns.start * scale, min(columns.stop * scale, grid[1])),
+        )
+
+    @property
+    def overlap_px(self) -> int:
+        """Working pixels that windows of the finest scale share."""
+        return self.cells.overlap_px
+
+    @property
+    def roi_w(self) -> Region:
+        """The working pixels that the mask is read from."""
+        (x0, x1), (y0, y1) = (axis.working(0, axis.length_m) for axis in (self.placement.x, self.placement.y))
+        return Region.between(x0, y0, x1, y1)
 
     @property
     def batch(self) -> int:
@@ -65,14 +99,17 @@ class Job:
 def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Job]:
     """The job behind `spec`; its file handles are closed at the end. Raises FoveateErrors for bad input."""
     card = predictor.card
-    options = checked_options(spec.options)
+    options = spec.options
+    coverage = checked_coverage(card, options)
     policy = checked_policy_for(card, options.policy)
     ref = ImageRef(spec.image, spec.sidecars, spec.reader)
     with contextlib.closing(open_image(ref)) as image:
         info = image.info.model_copy(update={"name": spec.image_name})
     fitted = fit(info, card, options)
     grid = WorkingGrid(Size(info.width, info.height), fitted.ratio)
-    lattice = make_lattice(grid.size, card.patch_size, tuple(card.fovs), options.overlap)
+    bank = card.patch_size, tuple(card.fovs), options.overlap
+    tree = None if coverage.kind == "dense" else make_tree(grid.size, *bank)
+    lattice = make_lattice(grid.size, *bank) if tree is None else tree.roots
     budget = _budget(spec, card, lattice, grid, options)
     roi = region_of_interest(info, options)
     placement = place(grid, lattice, roi, options.mask_downsample, budget.block, flat=spec.block is None)
@@ -93,6 +130,8 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
             placement,
             budget,
             frozenset(damaged),
+            coverage,
+            tree,
         )
 
 
@@ -116,6 +155,9 @@ def _budget(spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid
     # A block's open sums, a copy of the part that is being finished, and its layers at level 0.
     layers = 2 + 4 * ("uncertainty" in options.outputs) + 4 * len(card.classes) * ("probabilities" in options.outputs)
     bytes_per_cell = lattice.stride**2 * (4 * 1.5 * (len(card.classes) + 1) + layers * grid.ratio[0] * grid.ratio[1])
+    if lattice.patch > card.patch_size:
+        # A root is seldom one of many in its block, so its margins count, and so do the scores of a refined tree.
+        bytes_per_cell = lattice.patch**2 * 4 * (2 * len(card.classes) + 1) + bytes_per_cell / 2
     fits = int((max(spare, 0) * _BLOCK_SHARE / bytes_per_cell) ** 0.5)
     if fits < 1:
         raise MemoryTooSmall(

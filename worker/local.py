@@ -14,7 +14,7 @@ from foveate.errors import CanvasMismatch, InputError, OutputExists
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from jobs.catalog import Catalog
 from jobs.files import disk_errors, sync_tree
-from raster.fit import checked_options, choose_bundle
+from raster.fit import choose_bundle
 from raster.image import ImageRef, open_image
 from worker.job import Report
 from worker.manifest import file_sha256
@@ -42,7 +42,7 @@ def segment(
     ref = ImageRef(image.resolve())
     with closing(open_image(ref)) as opened:
         info = opened.info
-    directory, options = _bundle(info, checked_options(options), catalog)
+    directory, options = _bundle(info, options, catalog)
     partial = out.with_name(out.name + ".partial")
     fresh = not partial.exists()
     with disk_errors(partial), _own(partial):

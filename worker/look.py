@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.schema import BundleCard
-from model.cells import cell_distribution
+from model.cells import cell_distribution, thumbnail_distribution
 from model.predictor import Predictor
 from raster.geometry import Region, Size
 from raster.grid import Lattice, WorkingGrid
@@ -62,6 +62,11 @@ def take_thumbnail(source: Source, grid: WorkingGrid, card: BundleCard, scratch:
             damaged |= sample.damaged
         report(min(1.0, (y + _BAND) / size.height))
     return Thumbnail(step, values, valid, frozenset(damaged))
+
+
+def distribution_everywhere(predictor: Predictor, thumbnail: Thumbnail) -> NDArray[np.float32]:
+    """(D, height, width): F_theta's probabilities at every pixel of the thumbnail."""
+    return thumbnail_distribution(predictor, thumbnail.values)
 
 
 def distribution(predictor: Predictor, thumbnail: Thumbnail, lattice: Lattice) -> NDArray[np.float32]:

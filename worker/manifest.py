@@ -14,9 +14,10 @@ from model.bundle import Bundle
 from raster.regions import RegionsSummary
 from worker.batches import PatchReader
 from worker.compute import Computed
-from worker.counts import forwards, patches_by_fov, pixels_needed
+from worker.counts import forwards, pixels_needed, windows_of, windows_of_tree
 from worker.job import Job
 from worker.plan import EXAMINED, Plan
+from worker.trees import TreeReader
 
 _READ_BYTES = 4 << 20
 
@@ -35,7 +36,7 @@ def manifest(
         "foveate": __version__,
         "image": _image(job.info, job.spec.image_sha256) | _spacing(job),
         "model": {"name": bundle.card.name, "version": bundle.card.version, "sha256": bundle.sha256},
-        "parameters": parameters(job),
+        "parameters": parameters(job, computed.threshold),
         "counts": _counts(job, plan, computed),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()}
         | {"total": round(sum(seconds.values()), 3)},
@@ -46,16 +47,18 @@ def manifest(
     }
 
 
-def parameters(job: Job) -> dict[str, Any]:
-    """Every parameter, defaults included, as it was in force."""
+def parameters(job: Job, threshold: float | None) -> dict[str, Any]:
+    """Every parameter, defaults included, as it was in force; `threshold` is that of adaptive coverage, None: none."""
     asked = job.options.model_dump(mode="json")
     area = job.placement.region_l0
     return asked | {
         "model": job.card.name,
         "policy": job.policy,
-        "coverage": "dense",
-        "overlap_actual": job.lattice.overlap,
-        "stride": job.lattice.stride,
+        "coverage": job.coverage.kind,
+        "detail": job.coverage.detail,
+        "threshold": threshold,
+        "overlap_actual": job.cells.overlap,
+        "stride": job.cells.stride,
         "roi": [area.x, area.y, area.width, area.height],
         "bands": [index + 1 for index in job.fit.bands.indices],
         "batch": job.batch,
@@ -108,16 +111,23 @@ def _spacing(job: Job) -> dict[str, Any]:
 
 
 def _counts(job: Job, plan: Plan, computed: Computed) -> dict[str, Any]:
-    reader = PatchReader(job.source, job.grid, job.lattice, job.placement)
-    by_fov = patches_by_fov(plan)
+    tree = job.tree
+    if tree is None:
+        reader, seen = PatchReader(job.source, job.grid, job.lattice, job.placement), windows_of(plan, job.lattice)
+    else:
+        reader, seen = TreeReader(job, tree), windows_of_tree(plan, tree, inner=job.coverage.kind == "refined")
+    by_fov = [int(windows.mask.sum()) for windows in seen]
+    made, locations = forwards(plan, seen), int((plan.reason == EXAMINED).sum())
     valid = max(1, computed.tally.valid)
     return {
-        "locations": int((plan.reason == EXAMINED).sum()),
+        "locations": locations,
         "patches": sum(by_fov),
         "patches_by_fov": by_fov,
-        "forwards": forwards(plan),
+        "forwards": made,
+        "forwards_dense": locations,
+        "forwards_share": made / max(1, locations),
         "pixels_needed": pixels_needed(
-            plan, job.lattice, job.grid, job.source.info, lambda fov: job.source.level_for(reader.plane(fov).scale)
+            seen, job.grid, job.source.info, lambda fov: job.source.level_for(reader.plane(fov).scale)
         ),
         "pixels_decoded": computed.pixels_decoded,
         "blocks": len(job.placement.blocks),

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from worker.assemble import Assembly
 from worker.canvas import Canvas
 from worker.compute import BlockWork
 from worker.job import COMPUTED, CONVERTED, LOOKED, Job, Report, prepared
-from worker.look import distribution, take_thumbnail
+from worker.look import Thumbnail, distribution, take_thumbnail
 from worker.manifest import manifest
-from worker.plan import Plan, make_plan, why_skipped
+from worker.plan import Plan, make_plan, tissue_under, why_skipped
 from worker.spec import JobSpec
+from worker.trees import make_tree_plan
 
 _warm: dict[tuple[str, str], Predictor] = {}
 """The bundle that was used last, by digest and device; an engine process keeps one warm."""
@@ -41,20 +42,22 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             job = stack.enter_context(prepared(spec, predictor, tell))
         canvas = Canvas(spec.canvas, configuration(job, predictor))
         with clock.stage("look"):
-            plan, seen_damage, decoded = planned(job, canvas, predictor, tell)
+            plan, first = planned(job, canvas, predictor, tell)
             spec.out.mkdir(parents=True)
-            assembly = stack.enter_context(Assembly(job, plan, canvas, spec.out))
+            assembly = stack.enter_context(Assembly(job, canvas, spec.out))
             job.source.take_pixels_decoded()  # the overlay's: nobody needs them for a patch
         with clock.stage("compute"):
-            work = BlockWork(job, plan, canvas, predictor, seen_damage)
+            work = BlockWork(job, plan, canvas, predictor, first.damaged)
             computed = work.run(
                 lambda share: tell("segmenting", LOOKED + share * (COMPUTED - LOOKED)), dismissed, assembly.hand_on
             )
         with clock.stage("tail"):
             job.source.forget()
-            regions = assembly.finish(computed.damaged, lambda: tell("assembling", COMPUTED))
-        computed = replace(computed, pixels_decoded=computed.pixels_decoded + decoded)
-        content = manifest(job, plan, predictor.bundle, computed, regions, clock.seconds, spec.out)
+            regions = assembly.finish(computed.plan, computed.damaged, lambda: tell("assembling", COMPUTED))
+        computed = replace(
+            computed, pixels_decoded=computed.pixels_decoded + first.pixels_decoded, threshold=first.threshold
+        )
+        content = manifest(job, computed.plan, predictor.bundle, computed, regions, clock.seconds, spec.out)
         write_json(spec.out / "manifest.json", content)
         report("done", 1.0)
     return content
@@ -70,8 +73,17 @@ def warm_predictor(spec: JobSpec) -> Predictor:
     return _warm[key]
 
 
-def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tuple[Plan, frozenset[Region], int]:
-    """The committed plan, or a new one; the damage that the first look met, and the pixels that it decoded."""
+@dataclass(frozen=True)
+class FirstLook:
+    """What making the plan came to: the damage that it met, the pixels that it decoded, and the tree's threshold."""
+
+    damaged: frozenset[Region]
+    pixels_decoded: int
+    threshold: float | None
+
+
+def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tuple[Plan, FirstLook]:
+    """The committed plan, or a new one."""
     arrays = canvas.load_plan()
     if arrays is None:
         tell("looking", CONVERTED)
@@ -82,17 +94,28 @@ def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tup
             canvas.directory,
             lambda share: tell("looking", CONVERTED + share * (LOOKED - CONVERTED)),
         )
-        tissue = job.options.tissue_mask and job.info.kind == "slide"
-        reason = why_skipped(job.source, job.grid, job.lattice, job.placement, thumbnail, look_for_tissue=tissue)
-        plan = make_plan(job.card, job.lattice, job.policy, distribution(predictor, thumbnail, job.lattice), reason)
+        plan, threshold = _new_plan(job, predictor, thumbnail)
         damaged = [[r.x, r.y, r.width, r.height] for r in sorted(thumbnail.damaged)]
         looked = {"damaged": np.array(damaged, np.int64).reshape(-1, 4)}
         looked["decoded"] = np.array(job.source.take_pixels_decoded())
+        looked["threshold"] = np.array(np.nan if threshold is None else threshold)
         canvas.save_plan(plan.arrays() | looked)
         arrays = canvas.load_plan()
         assert arrays is not None, "the plan was written a moment ago"
     damage = frozenset(Region(*map(int, row)) for row in arrays.pop("damaged"))
-    return Plan.of(arrays), damage, int(arrays.pop("decoded"))
+    threshold = float(arrays.pop("threshold"))
+    return Plan.of(arrays), FirstLook(damage, int(arrays.pop("decoded")), threshold if np.isfinite(threshold) else None)
+
+
+def _new_plan(job: Job, predictor: Predictor, thumbnail: Thumbnail) -> tuple[Plan, float | None]:
+    """The plan, and the threshold of a tree."""
+    looking = job.options.tissue_mask and job.info.kind == "slide"
+    tissue = tissue_under(job.cells, thumbnail) if looking else None
+    reason = why_skipped(job.source, job.grid, job.cells, job.placement.region_l0, job.cells_asked, tissue)
+    if job.tree is not None:
+        return make_tree_plan(job, job.tree, predictor, thumbnail, reason, tissue)
+    seen = distribution(predictor, thumbnail, job.lattice)
+    return make_plan(job.card, job.lattice, job.policy, seen, reason), None
 
 
 def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from raster.grid import Lattice, WorkingGrid
 from raster.source import Source
 from raster.tissue import tissue_mask
 from worker.look import Thumbnail
-from worker.placement import Placement
 
 _NEAR = 4096
 """Side of the level-0 squares in which no-data masks are read."""
@@ -28,7 +27,8 @@ class Plan:
 
     `reason` uint8: EXAMINED, NO_DATA or BACKGROUND. `choice` int8: the 0-based field of view that is read, or the
     heaviest of those that are. `mean_fov` float32: the mean side under F_theta's distribution, in working pixels.
-    `weights` (D, rows, columns) float32 where fields of view are mixed, else None. `kind` as in `model.policy.Choice`,
+    `weights` (D, rows, columns) float32 where fields of view are mixed, else None. `kind` as in `model.policy.Choice`;
+    "tree": adaptive coverage, where `choice` is the level of the node that owns the cell and `mean_fov` its side.
     `bank` is D.
     """
 
@@ -79,28 +79,33 @@ def why_skipped(
     source: Source,
     grid: WorkingGrid,
     lattice: Lattice,
-    placement: Placement,
-    thumbnail: Thumbnail,
-    *,
-    look_for_tissue: bool,
+    region_l0: Region,
+    asked: tuple[range, range],
+    tissue: NDArray[np.bool_] | None,
 ) -> NDArray[np.uint8]:
-    """EXAMINED, NO_DATA or BACKGROUND for every cell; cells outside the region of interest are NO_DATA.
+    """EXAMINED, NO_DATA or BACKGROUND for every cell; those beyond the rows and columns `asked` are NO_DATA.
 
-    No data is exact: a cell is left out only if level 0 has no valid pixel in its window.
+    No data is exact: a cell is left out only if level 0 has no valid pixel of `region_l0` in its window. `tissue`
+    (rows, columns) as from `tissue_under`, None: everything may be tissue.
     """
     reason = np.full((lattice.rows, lattice.columns), NO_DATA, np.uint8)
-    rows, columns = placement.cells
+    rows, columns = asked
     reason[rows.start : rows.stop, columns.start : columns.stop] = EXAMINED
     if source.info.validity != "none":
-        reason[~_with_data(source, grid, lattice, placement)] = NO_DATA
-    rgb = thumbnail.values.shape[2] == 3 and thumbnail.values.dtype == np.uint8
-    if look_for_tissue and rgb:
-        tissue = tissue_mask(thumbnail.values, thumbnail.valid > 0)
-        reason[(reason == EXAMINED) & ~_any_under(tissue, lattice, thumbnail.step)] = BACKGROUND
+        reason[~_with_data(source, grid, lattice, region_l0)] = NO_DATA
+    if tissue is not None:
+        reason[(reason == EXAMINED) & ~tissue] = BACKGROUND
     return reason
 
 
-def _any_under(mask: NDArray[np.bool_], lattice: Lattice, step: int) -> NDArray[np.bool_]:
+def tissue_under(lattice: Lattice, thumbnail: Thumbnail) -> NDArray[np.bool_] | None:
+    """(rows, columns): whether there may be tissue under a cell's window; None where the colours cannot tell."""
+    if thumbnail.values.shape[2] != 3 or thumbnail.values.dtype != np.uint8:
+        return None
+    return any_under(tissue_mask(thumbnail.values, thumbnail.valid > 0), lattice, thumbnail.step)
+
+
+def any_under(mask: NDArray[np.bool_], lattice: Lattice, step: int) -> NDArray[np.bool_]:
     """(rows, columns): whether any thumbnail pixel under a cell's window is set."""
     integral = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     y0, y1 = _ends(lattice.rows, lattice, step, mask.shape[0])
@@ -112,14 +117,13 @@ def _any_under(mask: NDArray[np.bool_], lattice: Lattice, step: int) -> NDArray[
 
 
 def _ends(count: int, lattice: Lattice, step: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    start = np.arange(count, dtype=np.int64) * lattice.stride
-    return start // step, np.minimum(-(-(start + lattice.patch) // step), length)
+    start = np.arange(count, dtype=np.int64) * lattice.stride + lattice.origin
+    return np.maximum(start, 0) // step, np.minimum(-(-(start + lattice.patch) // step), length)
 
 
-def _with_data(source: Source, grid: WorkingGrid, lattice: Lattice, placement: Placement) -> NDArray[np.bool_]:
-    """(rows, columns): whether level 0 has a valid pixel in the cell's window; False outside the region of interest."""
+def _with_data(source: Source, grid: WorkingGrid, lattice: Lattice, area: Region) -> NDArray[np.bool_]:
+    """(rows, columns): whether level 0 has a valid pixel in the cell's window; False outside `area`, level-0 pixels."""
     found = np.zeros((lattice.rows, lattice.columns), bool)
-    area = placement.region_l0
     for y in range(area.y, area.y1, _NEAR):
         for x in range(area.x, area.x1, _NEAR):
             part = Region(x, y, _NEAR, _NEAR).intersection(area)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from foveate.errors import OptionInvalid
 from model.detail import gradient, means, planned_needs
-from model.tree import UNSEEN, Node, Tree, make_tree, plan_leaves
+from model.tree import Node, Tree, make_tree, plan_leaves
 from raster.geometry import Region, Size
 
 SCALES = st.sampled_from([(1, 2), (1, 2, 4), (1, 3), (1, 2, 6), (1, 2, 4, 8)])
@@ -81,7 +81,6 @@ def test_a_plan_owns_every_examined_cell_once_and_keeps_its_budget(tree, share, 
     for node in leaves:
         owners[tree.cells_of(node)] += 1
     assert (owners[examined] == 1).all()
-    assert ((leaf == UNSEEN) == ~examined).all()
     roots = int(tree.pooled(examined, tree.top).sum())
     assert len(leaves) == sum(tree.run_counts(leaf, examined, inner=False))
     assert len(leaves) <= max(roots, share * examined.sum())

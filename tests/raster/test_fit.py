@@ -15,7 +15,7 @@ from foveate.errors import (
     SpacingMismatch,
 )
 from foveate.schema import SegmentOptions
-from raster.fit import checked_options, checked_policy_for, choose_bundle, fit
+from raster.fit import checked_policy_for, choose_bundle, fit
 from tests.raster.cards import make_card, make_info, metres, micrometres
 
 SLIDE = make_info(name="slide.svs", kind="slide", spacing=micrometres(0.25))
@@ -118,18 +118,6 @@ def test_a_named_bundle_gives_its_own_refusal() -> None:
         choose_bundle(make_info(bands=["gray"]), CARDS, SegmentOptions(model="landcover"))
     with pytest.raises(BundleUnknown, match="nothing"):
         choose_bundle(PICTURE, CARDS, SegmentOptions(model="nothing"))
-
-
-@pytest.mark.parametrize(
-    "options", [{"coverage": "planned"}, {"coverage": "refined"}, {"detail": 0.5}]
-)
-def test_what_does_not_exist_yet_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(OptionInvalid, match="not exist"):
-        checked_options(SegmentOptions(**options))
-
-
-def test_dense_coverage_exists() -> None:
-    assert checked_options(SegmentOptions(coverage="dense")).coverage == "dense"
 
 
 def test_policies_that_the_bundle_cannot_follow_are_refused_before_any_pixel() -> None:

@@ -55,16 +55,16 @@ def mask_of(spec: JobSpec, stop_after: int | None = None):
     predictor = Predictor(load_bundle(spec.model), choose_device("cpu"))
     with prepared(spec, predictor, lambda stage, share: None) as job:
         canvas = Canvas(spec.canvas, configuration(job, predictor))
-        plan, seen, _ = planned(job, canvas, predictor, lambda stage, share: None)
+        plan, first = planned(job, canvas, predictor, lambda stage, share: None)
         calls = iter(range(10**9))
 
         def report(share):
             if stop_after is not None and next(calls) >= stop_after:
                 raise KeyboardInterrupt
 
-        BlockWork(job, plan, canvas, predictor, seen).run(report, lambda: False, lambda row, damaged: None)
+        BlockWork(job, plan, canvas, predictor, first.damaged).run(report, lambda: False, lambda row, damaged: None)
         mask = np.full(job.placement.mask_size.shape, 99, np.uint8)
-        damaged = set(seen | job.known_damage)
+        damaged = set(first.damaged | job.known_damage)
         for block in job.placement.blocks:
             damaged |= canvas.block(block).damaged
         for piece in job.placement.pieces():

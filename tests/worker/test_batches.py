@@ -15,7 +15,7 @@ from raster.resample import resample
 from raster.source import Source
 from tests.raster.svs import write_svs
 from worker.batches import PatchReader, groups, read_ahead
-from worker.counts import pixels_needed
+from worker.counts import pixels_needed, windows_of
 from worker.placement import Placement, place
 from worker.plan import Plan
 
@@ -60,7 +60,7 @@ class Reading:
         def level_of(fov: int) -> int:
             return self.source.level_for(self.reader.plane(fov).scale)
 
-        return pixels_needed(self.plan, self.lattice, self.grid, self.info, level_of)
+        return pixels_needed(windows_of(self.plan, self.lattice), self.grid, self.info, level_of)
 
 
 @pytest.mark.parametrize("fovs", [(128, 256, 512), (128, 192, 256, 384, 512)], ids=["D=3", "D=5"])

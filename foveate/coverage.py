@@ -1,0 +1,79 @@
+"""Which coverage a bundle can have, and where on its curve a job stands (design 2 and 4.1)."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from foveate.errors import OptionInvalid
+from foveate.schema import BundleCard, CurvePoint, SegmentOptions
+
+__all__ = ["DEFAULT_DETAIL", "Coverage", "checked_coverage", "threshold_at"]
+
+DEFAULT_DETAIL = 0.35
+"""Where neither the user nor the bundle says: about a third of dense's forwards."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How an image is covered. `detail` is None for dense; `threshold` is that of refined, None otherwise."""
+
+    kind: Literal["dense", "planned", "refined"]
+    detail: float | None = None
+    threshold: float | None = None
+
+
+def checked_coverage(card: BundleCard, options: SegmentOptions) -> Coverage:
+    """The coverage that `options` ask of this bundle, or its own; OptionInvalid where it cannot be had."""
+    kind = options.coverage or card.coverage.default
+    if kind == "dense":
+        if options.detail is not None:
+            raise OptionInvalid(
+                f"detail {options.detail:g} steers adaptive coverage, and the coverage is dense",
+                hint="leave --detail out, or add --coverage planned",
+            )
+        return Coverage(kind)
+    _check_possible(card, kind)
+    if options.policy is not None:
+        raise OptionInvalid(
+            f"policy {options.policy!r} says what every cell sees, and under coverage {kind!r} the tree does",
+            hint="leave --policy out, or use --coverage dense",
+        )
+    detail = options.detail
+    if detail is None:
+        detail = card.coverage.detail if card.coverage.detail is not None else DEFAULT_DETAIL
+    if kind == "planned":
+        return Coverage(kind, detail)
+    points = [point for point in card.coverage.curve if point.coverage == "refined"]
+    if not points:
+        raise OptionInvalid(
+            f"coverage 'refined' needs the curve that says what a detail means, and {card.name} has none",
+            hint="measure it on labelled images (`foveate evaluate` with coverage, see docs/evaluate.md), "
+            "or use --coverage planned",
+        )
+    return Coverage(kind, detail, threshold_at(points, detail))
+
+
+def threshold_at(points: list[CurvePoint], detail: float) -> float:
+    """The threshold at a place of the curve, linear between measured points and that of the nearest beyond them."""
+    ordered = sorted(points, key=lambda point: point.detail)
+    if detail <= ordered[0].detail:
+        return ordered[0].threshold
+    for before, after in pairwise(ordered):
+        if detail <= after.detail:
+            t = (detail - before.detail) / max(after.detail - before.detail, 1e-12)
+            return (1 - t) * before.threshold + t * after.threshold
+    return ordered[-1].threshold
+
+
+def _check_possible(card: BundleCard, kind: str) -> None:
+    if card.mapping != "explicit":
+        raise OptionInvalid(
+            f"coverage {kind!r} needs a bundle of explicit mapping, and {card.name} maps implicitly",
+            hint="use --coverage dense, or another bundle",
+        )
+    if len(card.fovs) < 2 or any(coarse % fine for fine, coarse in pairwise(card.fovs)):
+        raise OptionInvalid(
+            f"coverage {kind!r} needs several fields of view with whole ratios between neighbours, "
+            f"and those of {card.name} are {card.fovs}",
+            hint="use --coverage dense, or another bundle",
+        )

@@ -1,0 +1,165 @@
+"""Adaptive coverage from pixels to labels: budgets, places, blocks, regions of interest, no data, resumption."""
+
+import numpy as np
+import pytest
+import rasterio
+
+from foveate.errors import OptionInvalid
+from tests.bundles import BRIGHT, make_bundle
+from tests.worker.computed import mask_of, spec_for, write_image
+from worker.pipeline import run
+
+P = 64
+CURVE = [
+    {
+        "coverage": "refined",
+        "detail": detail,
+        "threshold": threshold,
+        "share": detail,
+        "seconds": 1.0,
+        "miou": 50.0,
+        "low": -1.0,
+        "high": 1.0,
+    }
+    for detail, threshold in ((0.0, 10.0), (0.5, 0.35), (1.0, -1.0))
+]
+
+
+def patchwork(height, width, seed=0):
+    """Black and white squares on the left, flat grey in the middle, faint ones on the right."""
+    rng = np.random.default_rng(seed)
+    squares = np.kron(rng.integers(0, 2, (height // 36 + 1, width // 36 + 1)), np.ones((36, 36), int))[:height, :width]
+    image = np.full((height, width, 3), 90, np.uint8)
+    third = width // 3
+    image[:, :third] = 255 * squares[:, :third, None]
+    image[:, 2 * third :] = 120 + 20 * squares[:, 2 * third :, None]
+    return image
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bundles")
+    common = {"kind": "any", "spacing": None, "mapping": "explicit", "policy": "mode", "coverage": {"curve": CURVE}}
+    return {
+        "nested": make_bundle(root / "n", name="n", **common),
+        "constant": make_bundle(root / "c", name="c", constant=BRIGHT, **common),
+        "threes": make_bundle(root / "t", name="t", fovs=[64, 192], **common),
+        "bare": make_bundle(root / "b", name="b", **(common | {"coverage": {}})),
+        "odd": make_bundle(root / "o", name="o", fovs=[64, 87, 131], **common),
+        "implicit": make_bundle(root / "i", name="i", kind="any", spacing=None, mapping="implicit", policy="mean"),
+        "micrometre": make_bundle(root / "m", name="m", **(common | {"spacing": 1.0, "spacing_range": (0.1, 10)})),
+    }
+
+
+COVERAGES = ["planned"]
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+@pytest.mark.parametrize("size", [(1, 1), (P + 1, 3 * P - 1), (301, 493)])
+def test_a_constant_network_gives_its_constant_everywhere(bundles, tmp_path, coverage, size):
+    image = write_image(tmp_path / "i.tif", patchwork(*size) if min(size) > 40 else np.zeros((*size, 3), np.uint8))
+    mask = mask_of(spec_for(image, bundles["constant"], tmp_path, coverage=coverage, detail=0.5))
+    assert mask.shape == size
+    assert (mask == BRIGHT).all()
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+@pytest.mark.parametrize("bundle", ["nested", "threes"])
+def test_blocks_and_batches_do_not_change_the_mask(bundles, tmp_path, coverage, bundle):
+    image = write_image(tmp_path / "i.tif", patchwork(530, 611))
+    masks = [
+        mask_of(spec_for(image, bundles[bundle], tmp_path / f"{block}", block=block, batch=batch, coverage=coverage))
+        for block, batch in ((1, 1), (4, 16))
+    ]
+    assert len(np.unique(masks[0])) == 2
+    assert (masks[0] != masks[1]).mean() <= 1e-4
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25])
+def test_the_whole_budget_is_what_dense_coverage_sees(bundles, tmp_path, overlap):
+    # The network looks at single pixels, so that windows do not matter and only resolution does.
+    image = write_image(tmp_path / "i.tif", patchwork(400, 500))
+    dense = mask_of(spec_for(image, bundles["nested"], tmp_path / "d", policy="fixed:1", overlap=overlap))
+    planned = mask_of(
+        spec_for(image, bundles["nested"], tmp_path / "p", coverage="planned", detail=1.0, overlap=overlap)
+    )
+    assert (dense == planned).all()
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+@pytest.mark.parametrize(
+    ("bundle", "options"), [("nested", {}), ("nested", {"mask_downsample": 4}), ("micrometre", {"spacing": 1.7})]
+)
+def test_the_mask_of_a_region_is_the_crop_of_the_whole(bundles, tmp_path, coverage, bundle, options):
+    image = write_image(tmp_path / "i.tif", patchwork(600, 700))
+    m = options.get("mask_downsample", 1)
+    common = {"coverage": coverage, "detail": 0.5, **options}
+    whole = mask_of(spec_for(image, bundles[bundle], tmp_path / "w", **common))
+    part = mask_of(spec_for(image, bundles[bundle], tmp_path / "p", roi=(40 * m, 52 * m, 96 * m, 80 * m), **common))
+    crop = whole[52 : 52 + part.shape[0], 40 : 40 + part.shape[1]]
+    assert (part != crop).mean() <= 1e-4
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_a_job_keeps_its_budget_and_tells_it(bundles, tmp_path, coverage):
+    image = write_image(tmp_path / "i.tif", patchwork(900, 900))
+    spec = spec_for(image, bundles["nested"], tmp_path, coverage=coverage, detail=0.5)
+    manifest = run(spec, lambda stage, share: None, lambda: False)
+    counts = manifest["counts"]
+    assert counts["forwards"] == sum(counts["patches_by_fov"])
+    assert counts["forwards_dense"] == 19 * 19
+    assert counts["forwards_share"] == pytest.approx(counts["forwards"] / 361)
+    assert 5 * 5 < counts["forwards"] < (0.5 * 361 if coverage == "planned" else 1.4 * 361)
+    assert manifest["parameters"]["coverage"] == coverage
+    assert isinstance(manifest["parameters"]["threshold"], float)
+    with rasterio.open(spec.out / "foveation.tif") as file:
+        mean, chosen = file.read()
+    assert chosen.shape == (19, 19)
+    # Noise on the left is looked at closely, flat grey in the middle is not.
+    assert chosen[:, :4].mean() < chosen[:, 8:11].mean()
+    assert set(np.unique(mean)) <= {0.0, np.float32(1 / 3), 1.0}
+    assert (mean == (2 ** (chosen - 1) - 1) / 3).all()
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_no_data_costs_nothing(bundles, tmp_path, coverage):
+    pixels = patchwork(900, 900)
+    pixels[:, 280:] = 0
+    pixels[:, :280] = pixels[:, :280].clip(1)
+    image = write_image(tmp_path / "i.tif", pixels, nodata=0)
+    spec = spec_for(image, bundles["nested"], tmp_path, coverage=coverage, detail=1.0)
+    counts = run(spec, lambda stage, share: None, lambda: False)["counts"]
+    assert counts["forwards_dense"] == 19 * 7
+    assert counts["forwards"] <= (1.0 if coverage == "planned" else 1.4) * 19 * 7 + 10
+    with rasterio.open(spec.out / "mask.tif") as file:
+        mask = file.read(1)
+    assert (mask[:, 280:] == 255).all()
+    assert (mask[:, :280] != 255).all()
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_a_killed_job_ends_with_the_same_mask(bundles, tmp_path, coverage):
+    image = write_image(tmp_path / "i.tif", patchwork(900, 900))
+    common = {"coverage": coverage, "detail": 0.5, "block": 1}
+    whole = mask_of(spec_for(image, bundles["nested"], tmp_path / "w", **common))
+    spec = spec_for(image, bundles["nested"], tmp_path / "k", **common)
+    for stop in (2, 9, 15):
+        with pytest.raises(KeyboardInterrupt):
+            mask_of(spec, stop_after=stop)
+    assert (mask_of(spec) == whole).all()
+
+
+@pytest.mark.parametrize(
+    ("bundle", "options", "words"),
+    [
+        ("implicit", {"coverage": "planned"}, "explicit mapping"),
+        ("odd", {"coverage": "refined"}, "whole ratios"),
+        ("bare", {"coverage": "refined"}, "needs the curve"),
+        ("nested", {"coverage": "planned", "policy": "fixed:1"}, "policy 'fixed:1'"),
+        ("nested", {"detail": 0.4}, "coverage is dense"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(bundles, tmp_path, bundle, options, words):
+    image = write_image(tmp_path / "i.tif", np.zeros((70, 70, 3), np.uint8))
+    with pytest.raises(OptionInvalid, match=words):
+        mask_of(spec_for(image, bundles[bundle], tmp_path, **options))

@@ -1,0 +1,124 @@
+"""Adaptive coverage in a job: the plan of a tree, the patches that it needs, and how they are read."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.detail import planned_needs
+from model.predictor import Predictor
+from model.tree import Node, Tree, plan_leaves
+from raster.geometry import Region
+from raster.grid import Block
+from raster.source import Plane
+from worker.batches import PatchReader, Shot
+from worker.job import Job
+from worker.look import Thumbnail, distribution_everywhere
+from worker.plan import EXAMINED, NO_DATA, Plan, any_under
+
+
+class TreeReader(PatchReader):
+    """Reads the patches of a tree's nodes: a shot's row and column are those of its level."""
+
+    whole = True
+
+    def __init__(self, job: Job, tree: Tree) -> None:
+        super().__init__(job.source, job.grid, job.lattice, job.placement)
+        self._tree = tree
+
+    def plane(self, fov: int) -> Plane:
+        """Its pixel (0, 0) is the first of the image; patches begin a margin before their squares."""
+        scale = self._tree.scales[fov]
+        return Plane((scale * self._grid.ratio[0], scale * self._grid.ratio[1]))
+
+    def labels(self, shot: Shot) -> Region:
+        return self._tree.window(_node(shot))
+
+    def _window(self, column: int, row: int, fov: int) -> Region:
+        tree = self._tree
+        return Region(column * tree.stride - tree.margin, row * tree.stride - tree.margin, tree.patch, tree.patch)
+
+    def _corners(self, block: Block, fov: int) -> tuple[Region, Region]:
+        ratio = self._tree.scales[-1] // self._tree.scales[fov]
+        return (
+            self._window(block.columns[0] * ratio, block.rows[0] * ratio, fov),
+            self._window((block.columns[-1] + 1) * ratio - 1, (block.rows[-1] + 1) * ratio - 1, fov),
+        )
+
+
+def make_tree_plan(
+    job: Job, tree: Tree, predictor: Predictor, thumbnail: Thumbnail, reason: NDArray[np.uint8],
+    tissue: NDArray[np.bool_] | None,
+) -> tuple[Plan, float]:  # fmt: skip
+    """The leaves of planned coverage and the threshold behind them; all roots, to begin with, for refined coverage.
+
+    The budget is shared out over the whole image, whatever part of it is asked for, so that a part is the crop of the
+    whole; what has data is therefore judged by the thumbnail.
+    """
+    leaf = np.full(tree.grid(0), tree.top, np.int8)
+    threshold = float("inf")
+    if job.coverage.kind == "planned":
+        assert job.coverage.detail is not None
+        present = any_under(thumbnail.valid > 0, tree.cells, thumbnail.step)
+        examined = present if tissue is None else present & tissue
+        steering = job.card.coverage.planning == "foveation" and predictor.foveation is not None
+        wants = distribution_everywhere(predictor, thumbnail) if steering else None
+        needs = planned_needs(tree, thumbnail.values, thumbnail.valid, thumbnail.step, wants)
+        leaf, threshold = plan_leaves(tree, needs, examined, job.coverage.detail)
+        reason = _without_far_leaves(tree, leaf, reason, job.roi_w)
+    return tree_plan(tree, leaf, reason), threshold
+
+
+def tree_plan(tree: Tree, leaf: NDArray[np.int8], reason: NDArray[np.uint8]) -> Plan:
+    sides = np.array([tree.patch * scale for scale in tree.scales], np.float32)
+    return Plan("tree", len(sides), reason, leaf, sides[leaf], None)
+
+
+def tree_shots(tree: Tree, plan: Plan, block: Block) -> Iterator[Shot]:
+    """The leaves under the block's roots: root by root, and under each from coarse to fine."""
+    examined = plan.reason == EXAMINED
+    for row in block.rows:
+        for column in block.columns:
+            yield from (
+                shot_of(node) for node in leaves_under(tree, plan.choice, examined, Node(tree.top, row, column))
+            )
+
+
+def leaves_under(tree: Tree, leaf: NDArray[np.int8], examined: NDArray[np.bool_], root: Node) -> Iterator[Node]:
+    """The nodes under `root` that own examined cells, coarse before fine, each level in lattice order."""
+    under = tree.cells_of(root)
+    own, seen = leaf[under], examined[under]
+    for level in range(tree.top, -1, -1):
+        scale, ratio = tree.scales[level], tree.scales[-1] // tree.scales[level]
+        here = np.argwhere((own == level) & seen) // scale
+        for r, c in np.unique(here, axis=0).tolist():
+            yield Node(level, root.row * ratio + r, root.column * ratio + c)
+
+
+def matters(tree: Tree, plan: Plan, roi_w: Region, node: Node) -> bool:
+    """Whether the node has anything to examine, and whether its window reaches the region of interest."""
+    if tree.window(node).intersection(roi_w).empty:
+        return False
+    return bool((plan.reason[tree.cells_of(node)] == EXAMINED).any())
+
+
+def _without_far_leaves(
+    tree: Tree, leaf: NDArray[np.int8], reason: NDArray[np.uint8], roi_w: Region
+) -> NDArray[np.uint8]:
+    """`reason` with NO_DATA for the cells of leaves whose windows do not reach the region of interest."""
+    kept = reason.copy()
+    if roi_w.contains(Region.of(tree.size)):
+        return kept
+    for node in list(tree.leaves(leaf, reason == EXAMINED)):
+        if tree.window(node).intersection(roi_w).empty:
+            under = tree.cells_of(node)
+            kept[under] = np.where(leaf[under] == node.level, NO_DATA, kept[under])
+    return kept
+
+
+def shot_of(node: Node) -> Shot:
+    return Shot(node.row, node.column, (node.level,), (1.0,), 1.0)
+
+
+def _node(shot: Shot) -> Node:
+    return Node(shot.fovs[0], shot.row, shot.column)
