@@ -20,7 +20,8 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from bench.report import machine, markdown, middle, spelled, spread, write_report
+from bench.report import Records, markdown, middle, spread
+from bench.runner import repeats, run
 from bench.slides import DATA, assemble_slide
 from foveate.errors import FoveateError
 from raster.geometry import Region
@@ -141,13 +142,8 @@ def table(records: list[dict[str, Any]]) -> str:
     )
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("images", nargs="*", type=Path)
-    arguments.add_argument("--json", type=Path)
-    arguments.add_argument("--repeats", type=int, default=5)
-    asked = arguments.parse_args()
-    records: list[dict[str, Any]] = []
+def measure_all(asked: argparse.Namespace) -> Records:
+    records: Records = []
     with tempfile.TemporaryDirectory() as folder:
         files = asked.images
         if not files:
@@ -158,9 +154,13 @@ def main() -> None:
                 records += measure(file, asked.repeats)
             except FoveateError as error:
                 print(f"{file}: {error.message}", file=sys.stderr)
-    print(f"{spelled(machine())}\n\n{table(records)}")
-    write_report(asked.json, "read", records)
+    return records
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="*", type=Path)
+    repeats(parser, 5)
 
 
 if __name__ == "__main__":
-    main()
+    run("read", __doc__, measure_all, table, _arguments)
