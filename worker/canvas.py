@@ -6,6 +6,8 @@
       blocks/R-C.sums.npz    open sums of the seams that block (R, C) shares; gone when all of them are closed
       blocks/R-C.labels.npz  labels of the block's interior, damage and counts; its existence is the commit
       seams/Y-X.npz          labels of a closed seam
+      roots/R.npz            refined coverage: the coarse pass's scores of row R
+      preview.tif            refined coverage: the mask after the coarse pass
 
 Every file is written under a temporary name and renamed; zip members carry checksums that reading verifies, and a file
 that fails them (a power failure's, since nothing waits for the disk here) counts as not committed. Files are immutable,
@@ -41,6 +43,18 @@ class BlockRecord:
     pieces: dict[str, Layers]
     damaged: frozenset[Region]
     tally: "Tally"
+    pixels_decoded: int
+    leaf: NDArray[np.int8] | None = None
+    """Refined coverage: the level of the node that owns each cell of the block."""
+
+
+@dataclass(frozen=True)
+class RootRow:
+    """Scores (n, K, P, P) float16 of the roots at `columns` (n,) of one row, and what reading them came to."""
+
+    columns: NDArray[np.int64]
+    scores: NDArray[np.float16]
+    damaged: frozenset[Region]
     pixels_decoded: int
 
 
@@ -87,8 +101,10 @@ class Canvas:
         if sums:
             with whole_file(self._sums(block), durable=False) as partial, partial.open("wb") as file:
                 np.savez(file, **sums)  # type: ignore[arg-type]
-        damaged = np.array([[r.x, r.y, r.width, r.height] for r in sorted(record.damaged)], np.int64).reshape(-1, 4)
-        arrays = {"damaged": damaged, "tally": record.tally.array, "decoded": np.array(record.pixels_decoded)}
+        arrays: Arrays = {"damaged": _rows(record.damaged), "tally": record.tally.array}
+        arrays["decoded"] = np.array(record.pixels_decoded)
+        if record.leaf is not None:
+            arrays["leaf"] = record.leaf
         arrays |= {
             f"{piece}/{name}": layer for piece, layers in record.pieces.items() for name, layer in layers.items()
         }
@@ -100,13 +116,14 @@ class Canvas:
         arrays = _load(self._labels(block))
         if arrays is None:
             return None
-        damaged = frozenset(Region(*map(int, row)) for row in arrays.pop("damaged"))
+        damaged = _regions(arrays.pop("damaged"))
         tally, decoded = Tally(*map(int, arrays.pop("tally"))), int(arrays.pop("decoded"))
+        leaf = arrays.pop("leaf", None)
         pieces: dict[str, Layers] = {}
         for key, layer in arrays.items():
             piece, name = key.split("/")
             pieces.setdefault(piece, {})[name] = layer
-        return BlockRecord(pieces, damaged, tally, decoded)
+        return BlockRecord(pieces, damaged, tally, decoded, leaf)
 
     def sums(self, block: Block, seam: str) -> NDArray[np.float32] | None:
         """The block's open sums for one seam; None: it had nothing to add there, or they are spent."""
@@ -116,6 +133,30 @@ class Canvas:
     def drop_sums(self, block: Block) -> None:
         with suppress(FileNotFoundError):
             self._sums(block).unlink()
+
+    @property
+    def preview(self) -> Path:
+        """Where refined coverage shows its mask while the job runs."""
+        return self.directory / "preview.tif"
+
+    def commit_roots(self, row: int, found: RootRow) -> None:
+        """Uncompressed: noise hardly shrinks, and every block reads its row again."""
+        self._roots(row).parent.mkdir(exist_ok=True)
+        with whole_file(self._roots(row), durable=False) as partial, partial.open("wb") as file:
+            np.savez(
+                file,
+                columns=found.columns,
+                scores=found.scores,
+                damaged=_rows(found.damaged),
+                decoded=np.array(found.pixels_decoded),
+            )
+
+    def roots(self, row: int) -> RootRow | None:
+        """A row of the coarse pass; None: not yet, or not whole."""
+        arrays = _load(self._roots(row))
+        if arrays is None:
+            return None
+        return RootRow(arrays["columns"], arrays["scores"], _regions(arrays["damaged"]), int(arrays["decoded"]))
 
     def commit_seam(self, piece: Piece, layers: Layers, tally: Tally) -> None:
         with whole_file(self._seam(piece), durable=False) as partial:
@@ -129,6 +170,9 @@ class Canvas:
         tally = Tally(*map(int, arrays.pop("tally")))
         return arrays, tally
 
+    def _roots(self, row: int) -> Path:
+        return self.directory / "roots" / f"{row:05d}.npz"
+
     def _sums(self, block: Block) -> Path:
         return self.directory / "blocks" / f"{block.name}.sums.npz"
 
@@ -137,6 +181,14 @@ class Canvas:
 
     def _seam(self, piece: Piece) -> Path:
         return self.directory / "seams" / f"{piece.name}.npz"
+
+
+def _rows(regions: frozenset[Region]) -> NDArray[np.int64]:
+    return np.array([[r.x, r.y, r.width, r.height] for r in sorted(regions)], np.int64).reshape(-1, 4)
+
+
+def _regions(rows: NDArray[np.int64]) -> frozenset[Region]:
+    return frozenset(Region(*map(int, row)) for row in rows)
 
 
 def _save(path: Path, arrays: Arrays) -> None:

@@ -45,6 +45,8 @@ class Computed:
     """With what was decided on the way."""
     threshold: float | None = None
     """Of adaptive coverage."""
+    previewed: float | None = None
+    """When the preview of refined coverage was there, on `time.perf_counter`'s clock."""
 
 
 class BlockWork:
@@ -186,11 +188,16 @@ class BlockWork:
                 tally += counted
         self._sums = None
         decoded = self._job.source.take_pixels_decoded()
-        self._canvas.commit_block(block, BlockRecord(pieces, frozenset(self._damaged), tally, decoded), sums)
+        record = BlockRecord(pieces, frozenset(self._damaged), tally, decoded, self._leaf_of(block))
+        self._canvas.commit_block(block, record, sums)
         self._damaged = set()
         self._count(tally, decoded)
         self._done.add(block)
         self._close_seams(block)
+
+    def _leaf_of(self, block: Block) -> NDArray[np.int8] | None:
+        """What was decided about the block while it was computed; None: nothing was."""
+        return None
 
     def _close_seams(self, block: Block) -> None:
         placement = self._job.placement

@@ -20,6 +20,7 @@ from worker.job import COMPUTED, CONVERTED, LOOKED, Job, Report, prepared
 from worker.look import Thumbnail, distribution, take_thumbnail
 from worker.manifest import manifest
 from worker.plan import Plan, make_plan, tissue_under, why_skipped
+from worker.refined import RefinedWork
 from worker.spec import JobSpec
 from worker.trees import make_tree_plan
 
@@ -47,17 +48,21 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             assembly = stack.enter_context(Assembly(job, canvas, spec.out))
             job.source.take_pixels_decoded()  # the overlay's: nobody needs them for a patch
         with clock.stage("compute"):
-            work = BlockWork(job, plan, canvas, predictor, first.damaged)
+            work = block_work(job, plan, canvas, predictor, first.damaged)
             computed = work.run(
-                lambda share: tell("segmenting", LOOKED + share * (COMPUTED - LOOKED)), dismissed, assembly.hand_on
+                lambda share: tell(_stage(canvas), LOOKED + share * (COMPUTED - LOOKED)), dismissed, assembly.hand_on
             )
         with clock.stage("tail"):
             job.source.forget()
             regions = assembly.finish(computed.plan, computed.damaged, lambda: tell("assembling", COMPUTED))
         computed = replace(
-            computed, pixels_decoded=computed.pixels_decoded + first.pixels_decoded, threshold=first.threshold
+            computed,
+            pixels_decoded=computed.pixels_decoded + first.pixels_decoded,
+            threshold=job.coverage.threshold if first.threshold is None else first.threshold,
         )
         content = manifest(job, computed.plan, predictor.bundle, computed, regions, clock.seconds, spec.out)
+        if computed.previewed is not None:
+            content["seconds"]["preview"] = round(computed.previewed - clock.started, 3)
         write_json(spec.out / "manifest.json", content)
         report("done", 1.0)
     return content
@@ -118,10 +123,25 @@ def _new_plan(job: Job, predictor: Predictor, thumbnail: Thumbnail) -> tuple[Pla
     return make_plan(job.card, job.lattice, job.policy, seen, reason), None
 
 
+def block_work(
+    job: Job, plan: Plan, canvas: Canvas, predictor: Predictor, known_damage: frozenset[Region]
+) -> BlockWork:
+    """What computes the blocks of this job."""
+    if job.tree is not None and job.coverage.kind == "refined":
+        return RefinedWork(job, job.tree, plan, canvas, predictor, known_damage)
+    return BlockWork(job, plan, canvas, predictor, known_damage)
+
+
+def _stage(canvas: Canvas) -> str:
+    return f"refining, preview in {canvas.preview}" if canvas.preview.exists() else "segmenting"
+
+
 def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
     """What committed blocks depend on; the partition into blocks is among it, since blocks have its names."""
     options = job.options.model_dump(mode="json") | {"policy": job.policy, "model": job.card.name}
     return options | {
+        "coverage": job.coverage.kind,
+        "detail": job.coverage.detail,
         "image_sha256": job.spec.image_sha256,
         "bundle_sha256": predictor.bundle.sha256,
         "reader": job.info.reader,
@@ -146,6 +166,7 @@ class _Clock:
     """Seconds by stage; changes over time."""
 
     def __init__(self) -> None:
+        self.started = time.perf_counter()
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager

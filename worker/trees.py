@@ -32,7 +32,7 @@ class TreeReader(PatchReader):
         return Plane((scale * self._grid.ratio[0], scale * self._grid.ratio[1]))
 
     def labels(self, shot: Shot) -> Region:
-        return self._tree.window(_node(shot))
+        return self._tree.window(node_of(shot))
 
     def _window(self, column: int, row: int, fov: int) -> Region:
         tree = self._tree
@@ -120,5 +120,5 @@ def shot_of(node: Node) -> Shot:
     return Shot(node.row, node.column, (node.level,), (1.0,), 1.0)
 
 
-def _node(shot: Shot) -> Node:
+def node_of(shot: Shot) -> Node:
     return Node(shot.fovs[0], shot.row, shot.column)

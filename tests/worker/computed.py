@@ -10,9 +10,8 @@ from model.bundle import load_bundle
 from model.predictor import Predictor, choose_device
 from worker.assemble import layers_of, without
 from worker.canvas import Canvas
-from worker.compute import BlockWork
 from worker.job import prepared
-from worker.pipeline import configuration, planned
+from worker.pipeline import block_work, configuration, planned
 from worker.spec import JobSpec
 
 
@@ -62,7 +61,7 @@ def mask_of(spec: JobSpec, stop_after: int | None = None):
             if stop_after is not None and next(calls) >= stop_after:
                 raise KeyboardInterrupt
 
-        BlockWork(job, plan, canvas, predictor, first.damaged).run(report, lambda: False, lambda row, damaged: None)
+        block_work(job, plan, canvas, predictor, first.damaged).run(report, lambda: False, lambda row, damaged: None)
         mask = np.full(job.placement.mask_size.shape, 99, np.uint8)
         damaged = set(first.damaged | job.known_damage)
         for block in job.placement.blocks:

@@ -51,7 +51,7 @@ def bundles(tmp_path_factory):
     }
 
 
-COVERAGES = ["planned"]
+COVERAGES = ["planned", "refined"]
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)
@@ -115,10 +115,35 @@ def test_a_job_keeps_its_budget_and_tells_it(bundles, tmp_path, coverage):
     with rasterio.open(spec.out / "foveation.tif") as file:
         mean, chosen = file.read()
     assert chosen.shape == (19, 19)
-    # Noise on the left is looked at closely, flat grey in the middle is not.
-    assert chosen[:, :4].mean() < chosen[:, 8:11].mean()
+    # A plan looks closely where much changes, refinement where the network wavers; never at flat grey in the middle.
+    busy = slice(0, 4) if coverage == "planned" else slice(-4, None)
+    assert chosen[:, busy].mean() < chosen[:, 8:11].mean() == 3
     assert set(np.unique(mean)) <= {0.0, np.float32(1 / 3), 1.0}
     assert (mean == (2 ** (chosen - 1) - 1) / 3).all()
+
+
+def test_a_preview_can_be_read_before_the_first_block_is_refined(bundles, tmp_path):
+    image = write_image(tmp_path / "i.tif", patchwork(500, 700))
+    spec = spec_for(image, bundles["nested"], tmp_path, coverage="refined", detail=0.5, block=1)
+    previews = []
+
+    def watch(stage, share):
+        if stage.startswith("refining"):
+            with rasterio.open(spec.canvas / "preview.tif") as file:
+                previews.append((file.read(1), file.transform, file.bounds))
+            assert str(spec.canvas / "preview.tif") in stage
+            assert not list((spec.canvas / "blocks").iterdir())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, watch, lambda: False)
+    (labels, transform, bounds) = previews[0]
+    assert labels.shape == (125, 175)
+    assert transform.almost_equals(rasterio.Affine(8, 0, 1000, 0, -8, 9000))
+    with rasterio.open(image) as file:
+        assert bounds == file.bounds
+        expected = file.read(1).reshape(125, 4, 175, 4).mean((1, 3)) > 127.5
+    assert (labels == expected).mean() > 0.98
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)

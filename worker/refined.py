@@ -1,0 +1,164 @@
+"""Refined coverage: a coarse pass over the whole image, a preview of the mask, then refinement block by block.
+
+The coarse pass leaves the roots' scores in the canvas, so that no block runs them again. Which nodes are looked at
+closer is decided while the blocks are computed, and stands with each block in the canvas.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.predictor import Predictor
+from model.refine import entropy_need, mark, refine
+from model.tree import Node, Tree
+from raster.geometry import Region
+from raster.grid import Block
+from worker.batches import in_groups, read_ahead
+from worker.canvas import Canvas, RootRow, Tally
+from worker.compute import AHEAD, BlockWork, Computed
+from worker.job import Job, threads
+from worker.plan import Plan
+from worker.preview import write_preview
+from worker.trees import matters, shot_of, tree_plan
+
+_COARSE = 0.1
+"""Share of the progress that the coarse pass stands for."""
+
+
+class RefinedWork(BlockWork):
+    """Computes a job's blocks top down. Changes over time: also the leaves that it has decided on."""
+
+    def __init__(
+        self, job: Job, tree: Tree, plan: Plan, canvas: Canvas, predictor: Predictor, known_damage: frozenset[Region]
+    ) -> None:
+        self._tree = tree
+        self._leaf = plan.choice.copy()
+        self._row: tuple[int, dict[Node, NDArray[np.float16]]] = (-1, {})
+        self._previewed = 0.0
+        super().__init__(job, plan, canvas, predictor, known_damage)
+
+    def run(
+        self,
+        report: Callable[[float], None],
+        dismissed: Callable[[], bool],
+        hand_on: Callable[[int, frozenset[Region]], None],
+    ) -> Computed:
+        computed = super().run(report, dismissed, hand_on)
+        plan = tree_plan(self._tree, self._leaf, self._plan.reason)
+        return replace(computed, plan=plan, previewed=self._previewed)
+
+    def _take_up(self) -> None:
+        super()._take_up()
+        for block in self._done:
+            record = self._canvas.block(block)
+            assert record is not None, "it was there a moment ago"
+            assert record.leaf is not None, "refined coverage keeps every block's leaves"
+            self._leaf[self._cells(block)] = record.leaf
+
+    def _blocks(self, executor: Executor, pulse: Callable[[float], None]) -> Iterator[Block]:
+        self._coarse_pass(executor, pulse)
+        write_preview(self._job, self._tree, self._plan, self._canvas)
+        self._previewed = time.perf_counter()
+        pulse(_COARSE)
+        blocks = self._job.placement.blocks
+        for block in blocks:
+            if block not in self._done:
+                share = _COARSE + (1 - _COARSE) * len(self._done) / len(blocks)
+                self._refine(block, executor, pulse, share)
+                self._commit(block)
+                yield block
+
+    def _coarse_pass(self, executor: Executor, pulse: Callable[[float], None]) -> None:
+        """Forward the roots that the canvas lacks, and commit them row by row."""
+        rows, _ = self._job.placement.cells
+        for row in rows:
+            found = self._canvas.roots(row)
+            if found is None:
+                found = self._coarse_row(row, executor, lambda row=row: pulse(_COARSE * (row - rows[0]) / len(rows)))  # type: ignore[misc]
+                self._canvas.commit_roots(row, found)
+            self._note_damage(found.damaged)
+            self._count(Tally(), found.pixels_decoded)
+        self._damaged = set()
+
+    def _coarse_row(self, row: int, executor: Executor, pulse: Callable[[], None]) -> RootRow:
+        _, columns = self._job.placement.cells
+        roots = [root for column in columns if self._matters(root := Node(self._tree.top, row, column))]
+        card = self._job.card
+        scores = np.empty((len(roots), len(card.classes), card.patch_size, card.patch_size), np.float16)
+        damaged: set[Region] = set()
+        everywhere = Region(0, 0, 0, 0)
+        batch, done = self._job.batch, 0
+        tasks = in_groups(map(shot_of, roots), batch)
+        reading = read_ahead(
+            tasks, lambda group: self._reader.read_loose(everywhere, group, batch), executor, AHEAD * threads()
+        )
+        for group, (patches, found) in reading:
+            damaged |= found
+            scores[done : done + len(group)] = self._predictor.scores(patches).half().cpu().numpy()
+            done += len(group)
+            pulse()
+        decoded = self._job.source.take_pixels_decoded()
+        return RootRow(np.array([root.column for root in roots], np.int64), scores, frozenset(damaged), decoded)
+
+    def _refine(self, block: Block, executor: Executor, pulse: Callable[[float], None], share: float) -> None:
+        """The block's sums, and its leaves."""
+        roots = list(self._roots(block))
+        if not roots:
+            return
+        corner = self._job.placement.support(block)
+        batch = self._job.batch
+
+        def forward(nodes: Sequence[Node]) -> Iterator[Tensor]:
+            tasks = in_groups(map(shot_of, nodes), batch)
+            reading = read_ahead(
+                tasks, lambda group: self._reader.read(block, group, batch), executor, AHEAD * threads()
+            )
+            for _, (patches, damaged) in reading:
+                self._note_damage(damaged)
+                yield from self._predictor.scores(patches)
+                pulse(share)
+
+        threshold = self._job.coverage.threshold
+        assert threshold is not None, "refined coverage has a threshold"
+        with torch.inference_mode():
+            sums = self._sums = self._open(block)
+
+            def keep(node: Node, scores_KPP: Tensor) -> None:
+                window = self._tree.window(node)
+                x, y = window.x - corner.x, window.y - corner.y
+                sums.add_enlarged(scores_KPP, x, y, self._tree.scales[node.level])
+
+            for node in refine(
+                self._tree, roots, entropy_need(self._tree), threshold, forward, keep, matters=self._matters
+            ):
+                mark(self._tree, self._leaf, node)
+
+    def _roots(self, block: Block) -> Iterator[tuple[Node, Tensor]]:
+        for row in block.rows:
+            if self._row[0] != row:
+                found = self._canvas.roots(row)
+                assert found is not None, "the coarse pass has committed every row"
+                nodes = [Node(self._tree.top, row, column) for column in found.columns.tolist()]
+                self._row = row, dict(zip(nodes, found.scores, strict=True))
+            for column in block.columns:
+                scores = self._row[1].get(Node(self._tree.top, row, column))
+                if scores is not None:
+                    yield Node(self._tree.top, row, column), torch.from_numpy(scores).to(self._predictor.device).float()
+
+    def _leaf_of(self, block: Block) -> NDArray[np.int8]:
+        return self._leaf[self._cells(block)].copy()
+
+    def _cells(self, block: Block) -> tuple[slice, slice]:
+        top = self._tree.top
+        first = self._tree.cells_of(Node(top, block.rows[0], block.columns[0]))
+        last = self._tree.cells_of(Node(top, block.rows[-1], block.columns[-1]))
+        return slice(first[0].start, last[0].stop), slice(first[1].start, last[1].stop)
+
+    def _matters(self, node: Node) -> bool:
+        return matters(self._tree, self._plan, self._job.roi_w, node)
