@@ -7,6 +7,7 @@ count, in the manifest. Banks of three and of five fields of view, each twice th
 """
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def measure(asked: argparse.Namespace) -> Records:
 
 def measure_one(name: str, image: Path, bank: int, policy: str, folder: Path) -> dict[str, Any]:
     """Decoded and needed pixels of one job; `counted` is the engine's own figure of what it needs."""
+    print(f"{name}, {bank} fields of view, {policy}", file=sys.stderr)
     bundle = pixelwise(folder, bank)
     manifest = segment(image, bundle, folder / "out", {"policy": policy})["manifest"]
     counts = manifest["counts"]
