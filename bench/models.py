@@ -16,6 +16,9 @@ _THRESHOLDS = (-0.8, 0.0, 0.8)
 """Of brightness, in standard deviations of the normalisation."""
 _RAISED, _SHARPNESS = 4.0, 10.0
 _COLORS = [(36, 110, 200), (222, 192, 138), (110, 110, 118), (204, 58, 46)]
+_REFINES_ALL = {"coverage": "refined", "detail": 1.0, "threshold": 0.0, "share": 1.0, "seconds": 0.0}
+_REFINES_ALL |= {"miou": 0.0, "low": 0.0, "high": 0.0}
+"""No measurement: refined coverage then goes down wherever a score is uncertain at all, which takes the most memory."""
 
 
 def tiny_fcn(folder: Path, patch: int = 512) -> Path:
@@ -72,6 +75,7 @@ def _card(name: str, architecture: str, fovs: list[int], patch: int) -> BundleCa
         "foveation": None if one else {"downsample": 32, "hidden": 8},
         "mapping": "explicit",
         "policy": "fixed:1" if one else "mode",
+        "coverage": {"curve": [] if one else [_REFINES_ALL]},
         "input": {"kind": "any", "bands": ["red", "green", "blue"], "dtype": "uint8", "value_scale": 255.0}
         | {"mean": [0.5] * 3, "std": [0.25] * 3, "spacing": None, "spacing_unit": None, "spacing_range": None},
         "classes": [{"value": k, "name": f"class {k}", "color": color} for k, color in enumerate(_COLORS)],
