@@ -7,7 +7,7 @@ from typing import Literal
 from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard, CurvePoint, SegmentOptions
 
-__all__ = ["DEFAULT_DETAIL", "Coverage", "checked_coverage", "threshold_at"]
+__all__ = ["DEFAULT_DETAIL", "Coverage", "checked_coverage", "nests", "threshold_at"]
 
 DEFAULT_DETAIL = 0.35
 """Where neither the user nor the bundle says: about a third of dense's forwards."""
@@ -43,7 +43,7 @@ def checked_coverage(card: BundleCard, options: SegmentOptions) -> Coverage:
         detail = card.coverage.detail if card.coverage.detail is not None else DEFAULT_DETAIL
     if kind == "planned":
         return Coverage(kind, detail)
-    points = [point for point in card.coverage.curve if point.coverage == "refined"]
+    points = [point for point in card.coverage.curve if point.coverage == "refined" and point.threshold is not None]
     if not points:
         raise OptionInvalid(
             f"coverage 'refined' needs the curve that says what a detail means, and {card.name} has none",
@@ -55,14 +55,20 @@ def checked_coverage(card: BundleCard, options: SegmentOptions) -> Coverage:
 
 def threshold_at(points: list[CurvePoint], detail: float) -> float:
     """The threshold at a place of the curve, linear between measured points and that of the nearest beyond them."""
-    ordered = sorted(points, key=lambda point: point.detail)
-    if detail <= ordered[0].detail:
-        return ordered[0].threshold
-    for before, after in pairwise(ordered):
-        if detail <= after.detail:
-            t = (detail - before.detail) / max(after.detail - before.detail, 1e-12)
-            return (1 - t) * before.threshold + t * after.threshold
-    return ordered[-1].threshold
+    ordered = sorted((point.detail, point.threshold) for point in points if point.threshold is not None)
+    if detail <= ordered[0][0]:
+        return ordered[0][1]
+    for (below, before), (above, after) in pairwise(ordered):
+        if detail <= above:
+            t = (detail - below) / max(above - below, 1e-12)
+            return (1 - t) * before + t * after
+    return ordered[-1][1]
+
+
+def nests(card: BundleCard) -> bool:
+    """Whether a tree of this bundle's fields of view can cover an image."""
+    several = len(card.fovs) > 1 and not any(coarse % fine for fine, coarse in pairwise(card.fovs))
+    return card.mapping == "explicit" and several
 
 
 def _check_possible(card: BundleCard, kind: str) -> None:
@@ -71,7 +77,7 @@ def _check_possible(card: BundleCard, kind: str) -> None:
             f"coverage {kind!r} needs a bundle of explicit mapping, and {card.name} maps implicitly",
             hint="use --coverage dense, or another bundle",
         )
-    if len(card.fovs) < 2 or any(coarse % fine for fine, coarse in pairwise(card.fovs)):
+    if not nests(card):
         raise OptionInvalid(
             f"coverage {kind!r} needs several fields of view with whole ratios between neighbours, "
             f"and those of {card.name} are {card.fovs}",

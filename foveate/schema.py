@@ -55,8 +55,8 @@ class CurvePoint(Wire):
 
     coverage: Literal["planned", "refined"]
     detail: Annotated[float, Field(ge=0, le=1)]
-    threshold: float
-    """Need beyond which a node is looked at closer."""
+    threshold: float | None
+    """Of refined coverage: need beyond which a node is looked at closer; planned coverage finds its own."""
     share: Annotated[float, Field(ge=0)]
     """Forwards over those of dense coverage at the finest scale, inner nodes counted."""
     seconds: Annotated[float, Field(ge=0)]

@@ -26,11 +26,20 @@ from foveate.card import (
     read_card,
 )
 from foveate.errors import BundleInvalid, FoveateError
-from foveate.schema import BundleCard
+from foveate.schema import BundleCard, CoverageCard
 from model.foveation import FoveationModule
 from model.networks.build import build_network, input_channels
 
-__all__ = ["Bundle", "VerifyReport", "load_bundle", "load_networks", "read_tensors", "save_bundle", "verify_bundle"]
+__all__ = [
+    "Bundle",
+    "VerifyReport",
+    "load_bundle",
+    "load_networks",
+    "read_tensors",
+    "save_bundle",
+    "store_coverage",
+    "verify_bundle",
+]
 
 _FLOATS = {"F16", "BF16", "F32"}
 _INTEGERS = {"I64"}
@@ -145,6 +154,16 @@ def save_bundle(
     bundle = load_bundle(directory)
     load_networks(bundle)
     return bundle
+
+
+def store_coverage(directory: Path, coverage: CoverageCard) -> Bundle:
+    """Put a measured curve into the card of the bundle in `directory`, at once; its digest changes with it."""
+    card = read_card(directory)
+    checked = BundleCard.model_validate(card.model_copy(update={"coverage": coverage}).model_dump())
+    scratch = directory / f".{CARD_FILE}"
+    scratch.write_text(_card_text(checked) + "\n", encoding="utf-8")
+    scratch.replace(directory / CARD_FILE)
+    return load_bundle(directory)
 
 
 def verify_bundle(path: Path) -> VerifyReport:

@@ -112,6 +112,16 @@ class Tree:
             for row, column in np.argwhere(self.pooled((leaf == level) & examined, level)).tolist():
                 yield Node(level, row, column)
 
+    def leaves_under(self, root: Node, leaf: NDArray[np.int8], examined: NDArray[np.bool_]) -> Iterator[Node]:
+        """As `leaves`, of those under one root."""
+        under = self.cells_of(root)
+        own, seen = leaf[under], examined[under]
+        for level in range(self.top, -1, -1):
+            scale, ratio = self.scales[level], self.scales[-1] // self.scales[level]
+            here = np.argwhere((own == level) & seen) // scale
+            for row, column in np.unique(here, axis=0).tolist():
+                yield Node(level, root.row * ratio + row, root.column * ratio + column)
+
     def run_counts(self, leaf: NDArray[np.int8], examined: NDArray[np.bool_], *, inner: bool) -> list[int]:
         """Nodes by level that were forwarded: those that own cells and, if `inner`, all above them."""
         return [

@@ -79,20 +79,7 @@ def tree_shots(tree: Tree, plan: Plan, block: Block) -> Iterator[Shot]:
     examined = plan.reason == EXAMINED
     for row in block.rows:
         for column in block.columns:
-            yield from (
-                shot_of(node) for node in leaves_under(tree, plan.choice, examined, Node(tree.top, row, column))
-            )
-
-
-def leaves_under(tree: Tree, leaf: NDArray[np.int8], examined: NDArray[np.bool_], root: Node) -> Iterator[Node]:
-    """The nodes under `root` that own examined cells, coarse before fine, each level in lattice order."""
-    under = tree.cells_of(root)
-    own, seen = leaf[under], examined[under]
-    for level in range(tree.top, -1, -1):
-        scale, ratio = tree.scales[level], tree.scales[-1] // tree.scales[level]
-        here = np.argwhere((own == level) & seen) // scale
-        for r, c in np.unique(here, axis=0).tolist():
-            yield Node(level, root.row * ratio + r, root.column * ratio + c)
+            yield from (shot_of(node) for node in tree.leaves_under(Node(tree.top, row, column), plan.choice, examined))
 
 
 def matters(tree: Tree, plan: Plan, roi_w: Region, node: Node) -> bool:

@@ -27,6 +27,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", help="Where the report goes; default: evaluation/NAME.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output directory.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Bundle whose card takes the curve of adaptive coverage.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score trained models on labelled images: tables, figures, foveation maps, and the paper's numbers beside ours."""
@@ -35,7 +38,7 @@ def evaluate(
     command = shlex.join(["foveate", *sys.argv[1:]])
     with show_progress("evaluate") as report:
         found = engine("model.evaluation.run:evaluate")(
-            config, out, overwrite=overwrite, device=device, command=command, report=report
+            config, out, overwrite=overwrite, device=device, command=command, store=store, report=report
         )
     lines = [f"{name:24} mIoU {_percent(model['miou'])}" for name, model in found.scores["models"].items()]
     lines += [f"not finished: {name}" for name in found.missing]

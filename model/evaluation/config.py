@@ -42,6 +42,8 @@ class EvaluateConfig(Wire):
     """Inference steps to sweep (Table B.5.1), as shares of the smallest field of view."""
     gold: bool = False
     """Both gold standards from the fixed models, and the maps' distances to them and to controls (Table 3)."""
+    coverage: bool | list[str] = False
+    """Adaptive coverage's curves, of all networks that can have it or those named, beside fixed scales and controls."""
     calibration: bool = True
     """Expected calibration error over 15 bins, and a reliability diagram."""
     objects: bool = False

@@ -178,11 +178,11 @@ def _choice(member: Member, image: LabelledImage, lattice: Lattice) -> Choice:
     if card.foveation is None:
         distribution = np.full((D, cells), 1 / D, np.float32)
     else:
-        distribution = cell_distribution(member.predictor, _thumbnail(image, step), step, lattice).reshape(D, cells)
+        distribution = cell_distribution(member.predictor, thumbnail_of(image, step), step, lattice).reshape(D, cells)
     return choose(distribution, member.policy, card.mapping, tau=member.tau)
 
 
-def _thumbnail(image: LabelledImage, step: int) -> NDArray[Any]:
+def thumbnail_of(image: LabelledImage, step: int) -> NDArray[Any]:
     """What F_theta sees, (height, width, C); the last pixels may hang over the image's border."""
     size = _thumbnail_size(image.size, step)
     return image.pixels(Region(0, 0, size.width * step, size.height * step), size)
@@ -280,7 +280,7 @@ def location_distribution(predictor: Predictor, image: LabelledImage, geometry: 
     """(D, Y, X): F_theta's probabilities at every location of its own grid."""
     step = foveation_step(predictor.card)
     if geometry == "lattice":
-        return thumbnail_distribution(predictor, _thumbnail(image, step))
+        return thumbnail_distribution(predictor, thumbnail_of(image, step))
     assert predictor.foveation is not None
     pixels = predictor.normalised(image.pixels(Region.of(image.size), image.size))
     with torch.inference_mode():

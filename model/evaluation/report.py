@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from foveate import __version__
 from model.evaluation.bootstrap import Interval
+from model.evaluation.coverage_report import Judged, coverage_json, coverage_table
 from model.evaluation.entries import Entry
 from model.evaluation.figures import plot_all
 from model.evaluation.pictures import draw_all
@@ -21,13 +23,16 @@ from model.evaluation.tables import all_tables, paper_tables
 __all__ = ["machine", "scores_json", "write_report"]
 
 
-def write_report(results: Results, directory: Path, command: str, device: torch.device) -> None:
-    """Write all files into `directory`, which exists."""
+def write_report(
+    results: Results, directory: Path, command: str, device: torch.device, curves: Mapping[str, Sequence[Judged]]
+) -> None:
+    """Write all files into `directory`, which exists. `curves` of adaptive coverage by network, empty: not measured."""
     tables, published = all_tables(results), paper_tables(results)
+    tables += [coverage_table(name, judged, results.classes) for name, judged in curves.items()]
     for table in [*tables, *published]:
         table.write(directory)
     figures = [*plot_all(results, directory), *draw_all(results, directory)]
-    document = {**scores_json(results), "command": command, "machine": machine(device)}
+    document = {**scores_json(results, curves), "command": command, "machine": machine(device)}
     (directory / "scores.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     # Long lists of single images and bins are for programs; the report names their files.
     shown = [table for table in tables if table.name not in ("images", "reliability")]
@@ -40,7 +45,7 @@ def write_report(results: Results, directory: Path, command: str, device: torch.
     (directory / "report.md").write_text("\n".join(parts), encoding="utf-8")
 
 
-def scores_json(results: Results) -> dict[str, Any]:
+def scores_json(results: Results, curves: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
     """Everything that was measured, as plain JSON values; shares in 0..1, null where undefined."""
     plan = results.plan
     return {
@@ -51,6 +56,7 @@ def scores_json(results: Results) -> dict[str, Any]:
         "missing": plan.missing,
         "reference": results.reference,
         "models": {name: _model_json(results, name) for name in results.names},
+        "coverage": {name: coverage_json(judged) for name, judged in curves.items()},
         "resolutions": [
             {
                 "model": point.name,

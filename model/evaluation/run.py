@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from foveate.errors import OptionInvalid, OutputExists
-from model.bundle import load_bundle
+from model.bundle import load_bundle, store_coverage
 from model.datasets.labelled import open_labelled
 from model.datasets.layouts import find_pairs, labelling_of
 from model.datasets.pair import Pair
-from model.evaluation.config import EvaluateConfig
+from model.evaluation.config import Bootstrap, EvaluateConfig
+from model.evaluation.coverage import measure, subjects
+from model.evaluation.coverage_report import Judged, curve_card, judge
 from model.evaluation.entries import Entry, Plan, read_plan
 from model.evaluation.memory import ScoreMemory, score_key
 from model.evaluation.predict import Member, Sampling, foveation_step
@@ -61,12 +63,14 @@ def evaluate(
     overwrite: bool = False,
     device: str = "auto",
     command: str | None = None,
+    store: Path | None = None,
     report: Report = lambda share, message: None,
 ) -> Evaluation:
     """Score what the file at `path` names (an experiment, a recipe, or bundles with data) and write `out`.
 
     `out` None: evaluation/NAME, the name of the experiment, the bundle or the file. Work lies in `out`.partial until it
     is complete; the same call goes on from there, image by image. Runs that are not finished are named and left out.
+    `store`: the bundle whose card takes the curve of adaptive coverage.
     Raises OutputExists without `overwrite`; OptionInvalid where the file is wrong, nothing is finished, or labels and
     classes do not go together; image and bundle errors as they come.
     """
@@ -79,19 +83,60 @@ def evaluate(
             f"{path}: no run is finished ({', '.join(plan.missing)})", hint=f"Run `foveate train {path}` first."
         )
     _check(plan)
+    covered = subjects(plan) if plan.config.coverage else {}
+    if store is not None:
+        _check_store(store, covered)
     tasks, chosen = _tasks(plan), choose_device(device)
     partial = out.with_name(out.name + ".partial")
     memory = ScoreMemory(partial / "scores")
-    results = _score_all(plan, tasks, chosen, memory, report)
+    share = 0.5 if covered else 1.0
+    results = _score_all(plan, tasks, chosen, memory, lambda done, message: report(share * done, message))
+    curves = _curves(results, covered, chosen, partial / "coverage", report)
     draft = partial / "report"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    write_report(results, draft, command or f"foveate evaluate {path}", chosen)
+    write_report(results, draft, command or f"foveate evaluate {path}", chosen, curves)
     if out.exists():
         shutil.rmtree(out)
     draft.rename(out)
     shutil.rmtree(partial)
-    return Evaluation(out, scores_json(results), plan.missing)
+    if store is not None:
+        store_coverage(store, curve_card(next(iter(curves.values())), load_bundle(store).card.coverage))
+    return Evaluation(out, scores_json(results, curves), plan.missing)
+
+
+def _check_store(store: Path, covered: dict[str, list[Entry]]) -> None:
+    """What can be refused before the curve is measured."""
+    card = load_bundle(store).card
+    if len(covered) != 1:
+        raise OptionInvalid(
+            f"--store takes the curve of one network, and evaluate.coverage measures {', '.join(covered) or 'none'}",
+            hint="Set evaluate.coverage to true, or to a list of one name.",
+        )
+    measured = next(iter(covered.values()))[0].card
+    if (measured.fovs, measured.patch_size) != (card.fovs, card.patch_size):
+        raise OptionInvalid(
+            f"--store {store}: its fields of view are {card.fovs}, those of the measured network {measured.fovs}",
+            hint="Store the curve in a bundle of the same recipe.",
+        )
+
+
+def _curves(
+    results: Results, covered: dict[str, list[Entry]], device: torch.device, directory: Path, report: Report
+) -> dict[str, list[Judged]]:
+    """The curves of adaptive coverage by network."""
+    config = results.plan.config.bootstrap or Bootstrap()
+    found = {}
+    for name, entries in covered.items():
+        measured = measure(
+            entries,
+            results.plan,
+            device,
+            directory,
+            lambda done, name=name: report(0.5 + done / 2, f"coverage of {name}"),  # type: ignore[misc]
+        )
+        found[name] = judge(measured, results.over, config)
+    return found
 
 
 def _check(plan: Plan) -> None:

@@ -35,7 +35,16 @@ from model.metrics import ClassCounts, Reliability
 from model.predictor import Predictor
 from raster.geometry import Region, Size
 
-__all__ = ["EntryScore", "ImageScore", "Wanted", "score_bundle", "score_image", "shrink_of"]
+__all__ = [
+    "EntryScore",
+    "ImageScore",
+    "Wanted",
+    "as_channels",
+    "channels_of",
+    "score_bundle",
+    "score_image",
+    "shrink_of",
+]
 
 _PICTURE_SIDE = 640
 """Longest side of the small masks that figures show, at most."""
@@ -137,13 +146,13 @@ def score_image(
         windows=None if wanted.windows is None else _windows(card, image.size, sampling.geometry, wanted.windows),
         shrink=shrink_of(image.size),
     )
-    channels = _channels(card)
+    channels = channels_of(card)
     numbers = image.objects() if wanted.objects and object_class is not None else None
     whole = None if numbers is None else np.zeros(image.size.shape, bool)
     effort = Effort()
     for strip in predict_strips(members, image, sampling, effort):
         rows = Region(0, strip.y, image.size.width, strip.scores.shape[1])
-        tally.add(strip, _as_channels(image.labels(rows, rows.size), channels, image.name, card))
+        tally.add(strip, as_channels(image.labels(rows, rows.size), channels, image.name, card))
         if whole is not None:
             whole[rows.slices()] = strip.scores.argmax(axis=0) == channels[object_class]
     return ImageScore(
@@ -216,7 +225,7 @@ def _windows(card: BundleCard, size: Size, geometry: GeometryName, step: int) ->
     return Windows(rows, columns, 2 * len(card.classes))
 
 
-def _channels(card: BundleCard) -> NDArray[np.int16]:
+def channels_of(card: BundleCard) -> NDArray[np.int16]:
     """(256,): the network's channel of every class value, IGNORE for IGNORE, -1 for the others."""
     table = np.full(256, -1, np.int16)
     table[IGNORE] = IGNORE
@@ -225,7 +234,7 @@ def _channels(card: BundleCard) -> NDArray[np.int16]:
     return table
 
 
-def _as_channels(
+def as_channels(
     labels: NDArray[np.uint8], channels: NDArray[np.int16], name: str, card: BundleCard
 ) -> NDArray[np.uint8]:
     found = channels[labels]

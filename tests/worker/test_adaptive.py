@@ -5,7 +5,14 @@ import pytest
 import rasterio
 
 from foveate.errors import OptionInvalid
+from model.bundle import load_bundle
+from model.detail import planned_needs
+from model.evaluation.nodes import Cover, forward_nodes
+from model.evaluation.predict import thumbnail_of
+from model.predictor import Predictor, choose_device
+from model.tree import plan_leaves
 from tests.bundles import BRIGHT, make_bundle
+from tests.model.evaluation.scenes import opened, write_pair
 from tests.worker.computed import mask_of, spec_for, write_image
 from worker.pipeline import run
 
@@ -188,3 +195,24 @@ def test_what_cannot_be_is_refused_with_the_reason(bundles, tmp_path, bundle, op
     image = write_image(tmp_path / "i.tif", np.zeros((70, 70, 3), np.uint8))
     with pytest.raises(OptionInvalid, match=words):
         mask_of(spec_for(image, bundles[bundle], tmp_path, **options))
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_the_mask_that_is_scored_is_the_one_that_is_written(bundles, tmp_path, coverage):
+    pixels = patchwork(400, 500)
+    write_pair(tmp_path, "a", pixels, np.zeros(pixels.shape[:2], np.uint8))
+    spec = spec_for(tmp_path / "images" / "a.png", bundles["nested"], tmp_path, coverage=coverage, detail=0.5)
+    spec = spec.model_copy(update={"reader": None, "sidecars": False})
+    mask = mask_of(spec)
+    predictor = Predictor(load_bundle(bundles["nested"]), choose_device("cpu"))
+    image = opened(tmp_path, predictor)
+    nodes = forward_nodes(predictor, image, 0.25, tmp_path / "nodes", lambda share: None)
+    cover, tree = Cover(nodes), nodes.tree
+    if coverage == "planned":
+        needs = planned_needs(tree, thumbnail_of(image, 32), None, 32, None)
+        strips = cover.leaves(plan_leaves(tree, needs, np.ones(tree.grid(0), bool), 0.5)[0])
+    else:
+        strips = cover.refined(nodes.entropy_needs(), 0.35)
+    scored = np.concatenate([strip.scores.argmax(axis=0) for strip in strips])
+    # Nodes are kept in half precision.
+    assert (scored != mask).mean() < 2e-3

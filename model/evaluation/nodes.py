@@ -1,0 +1,178 @@
+"""Every node of an image's tree, forwarded once and kept on disk, so that any cover can be put together from it.
+
+Letters: K classes, P patch side, H W pixels.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveate.schema import BundleCard
+from model.accumulator import Accumulator
+from model.datasets.labelled import LabelledImage
+from model.evaluation.predict import Strip
+from model.predictor import PatchBatch, Predictor
+from model.refine import Need, entropy_need, refine
+from model.tree import Node, Tree, make_tree
+from raster.geometry import Region, Size
+
+__all__ = ["Cover", "Nodes", "forward_nodes"]
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """All nodes of one image; `scores[level]` (rows, columns, K, P, P) float16 lies in a file."""
+
+    tree: Tree
+    scores: list[NDArray[np.float16]]
+    seconds: float
+    """Of reading and forwarding one patch."""
+
+    def of(self, node: Node) -> Tensor:
+        """(K, P, P) float32."""
+        return torch.from_numpy(self.scores[node.level][node.row, node.column].astype(np.float32))
+
+    def all(self, level: int) -> Iterator[Node]:
+        rows, columns = self.tree.grid(level)
+        yield from (Node(level, row, column) for row in range(rows) for column in range(columns))
+
+    def entropy_needs(self) -> list[NDArray[np.float32]]:
+        """For every level but the roots', how much each node asks to be looked at, as refined coverage sees it."""
+        need, tree = entropy_need(self.tree), self.tree
+        found = [np.zeros(tree.grid(level), np.float32) for level in range(tree.top)]
+        for level in range(1, tree.top + 1):
+            for node in self.all(level):
+                children = list(tree.children(node))
+                for child, value in zip(children, need(node, self.of(node), children), strict=True):
+                    found[child.level][child.row, child.column] = value
+        return found
+
+
+class Cover:
+    """One way to cover the image: its strips, and what it costs. Changes while strips are taken."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self.forwards = 0
+        self.seconds = 0.0
+
+    def leaves(self, leaf: NDArray[np.int8]) -> Iterator[Strip]:
+        """Planned coverage: `leaf` (cells) is the level of the node that owns each cell."""
+        tree, everywhere = self._nodes.tree, np.ones(leaf.shape, bool)
+
+        def kept(root: Node) -> Iterator[tuple[Node, Tensor]]:
+            for node in tree.leaves_under(root, leaf, everywhere):
+                self.forwards += 1
+                yield node, self._nodes.of(node)
+
+        return self._strips(kept)
+
+    def refined(self, needs: list[NDArray[np.float32]], threshold: float) -> Iterator[Strip]:
+        """Refined coverage, where `needs[level]` (rows, columns) is what a node asks to be looked at."""
+        tree = self._nodes.tree
+
+        def wanted(node: Node, own_KPP: Tensor, children: Iterable[Node]) -> list[float]:
+            return [float(needs[child.level][child.row, child.column]) for child in children]
+
+        need: Need = wanted
+
+        def kept(root: Node) -> Iterator[tuple[Node, Tensor]]:
+            found: list[tuple[Node, Tensor]] = []
+            walk = refine(
+                tree,
+                [(root, self._nodes.of(root))],
+                need,
+                threshold,
+                lambda nodes: map(self._nodes.of, nodes),
+                lambda node, scores: found.append((node, scores)),
+                matters=lambda node: True,
+            )
+            self.forwards += sum(1 for _ in walk)
+            yield from found
+
+        return self._strips(kept)
+
+    def _strips(self, kept: Callable[[Node], Iterator[tuple[Node, Tensor]]]) -> Iterator[Strip]:
+        """Stitched from top to bottom, one row of roots at a time, by what inference stitches with."""
+        tree, started = self._nodes.tree, time.perf_counter()
+        classes = self._nodes.scores[0].shape[2]
+        carried: NDArray[np.float32] | None = None
+        for row in range(tree.roots.rows):
+            top = max(0, tree.roots.start(row))
+            bottom = min(tree.roots.start(row) + tree.roots.patch, tree.size.height)
+            sums = Accumulator(
+                classes, Size(tree.size.width, bottom - top), tree.patch, tree.overlap_px, torch.device("cpu")
+            )
+            for column in range(tree.roots.columns):
+                for node, scores in kept(Node(tree.top, row, column)):
+                    window = tree.window(node)
+                    sums.add_enlarged(scores, window.x, window.y - top, tree.scales[node.level])
+            total = sums.part(Region(0, 0, tree.size.width, bottom - top))
+            if carried is not None:
+                total[:, : carried.shape[1]] += carried
+            last = row + 1 == tree.roots.rows
+            finished = bottom - top if last else min(tree.roots.start(row + 1), tree.size.height) - top
+            carried = total[:, finished:].copy()
+            self.seconds += time.perf_counter() - started
+            yield Strip(top, total[:-1, :finished] / total[-1:, :finished])
+            started = time.perf_counter()
+        self.seconds += self.forwards * self._nodes.seconds
+
+
+def forward_nodes(
+    predictor: Predictor, image: LabelledImage, overlap: float, directory: Path, report: Callable[[float], None]
+) -> Nodes:
+    """Forward what `directory` lacks; OptionInvalid for a bank that makes no tree."""
+    card = predictor.card
+    tree = make_tree(image.size, card.patch_size, tuple(card.fovs), overlap)
+    directory.mkdir(parents=True, exist_ok=True)
+    total = sum(int(np.prod(tree.grid(level))) for level in range(len(tree.scales)))
+    scores: list[NDArray[np.float16]] = []
+    seconds, done = 0.0, 0
+    for level in range(tree.top, -1, -1):
+        path = directory / f"level-{level}.npy"
+        clock = directory / f"level-{level}.seconds"
+        if not clock.exists():
+            started = time.perf_counter()
+            _forward_level(predictor, image, tree, level, path, lambda n, done=done: report((done + n) / total))  # type: ignore[misc]
+            clock.write_text(str(time.perf_counter() - started))
+        seconds += float(clock.read_text())
+        done += int(np.prod(tree.grid(level)))
+        scores.insert(0, np.load(path, mmap_mode="r"))
+    return Nodes(tree, scores, seconds / total)
+
+
+def _forward_level(
+    predictor: Predictor, image: LabelledImage, tree: Tree, level: int, path: Path, report: Callable[[int], None]
+) -> None:
+    card, (rows, columns), P = predictor.card, tree.grid(level), tree.patch
+    out = np.lib.format.open_memmap(path, "w+", np.float16, (rows, columns, len(card.classes), P, P))
+    nodes = [Node(level, row, column) for row in range(rows) for column in range(columns)]
+    for first in range(0, len(nodes), _BATCH):
+        group = nodes[first : first + _BATCH]
+        found = predictor.scores(_batch(card, image, tree, group)).half().cpu().numpy()
+        for node, score in zip(group, found, strict=True):
+            out[node.row, node.column] = score
+        report(first + len(group))
+    out.flush()
+
+
+def _batch(card: BundleCard, image: LabelledImage, tree: Tree, group: list[Node]) -> PatchBatch:
+    count, side = len(group), Size(card.patch_size, card.patch_size)
+    return PatchBatch(
+        pixels=np.stack([image.pixels(tree.window(node), side) for node in group])[:, None],
+        mix=np.ones((count, 1), np.float32),
+        fov=np.array([node.level for node in group], np.int64),
+        origins=np.zeros((count, 2), np.int64),
+        shares=np.ones(count, np.float32),
+        count=count,
+        whole=True,
+    )
