@@ -88,7 +88,10 @@ def _verdict(entry: Any) -> tuple[Text, Text]:
 
 def _facts(info: ImageInfo, conversion: str | None) -> Iterator[tuple[str, str]]:
     yield "image", f"{info.name}, a {info.kind}"
-    yield "format", f"{info.driver}, read by {info.reader}"
+    yield (
+        "format",
+        f"{info.driver}, {'its tiles read directly' if info.reader == 'direct' else f'read by {info.reader}'}",
+    )
     yield "size", f"{info.width} x {info.height} px ({info.width * info.height / 1e6:.4g} Mpx)"
     sizes = ", ".join(f"{level.width} x {level.height}" for level in info.levels)
     blocks = info.levels[0].tile

@@ -27,7 +27,7 @@ def test_people_read_what_the_file_is_and_what_fits(capsys: pytest.CaptureFixtur
     lines = [line.split("  ", 1) for line in capsys.readouterr().out.splitlines() if "  " in line]
     facts = {name: value.strip() for name, value in lines}
     assert facts["image"] == "CMU-1-Small-Region.svs, a slide"
-    assert facts["format"] == "aperio, read by openslide"
+    assert facts["format"] == "aperio, its tiles read directly"
     assert facts["size"].startswith("2220 x 2967 px")
     assert facts["bands"] == "1 red, 2 green, 3 blue; uint8"
     assert facts["spacing"].startswith("0.499 µm a pixel, from")
