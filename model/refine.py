@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.accumulator import interpolated
+from model.accumulator import Accumulator, interpolated
+from model.predictor import PatchBatch, Predictor
 from model.tree import Node, Tree
+from raster.geometry import Region
 
-__all__ = ["FINE_SHARE", "Need", "entropy_need", "handed_down", "mark", "refine"]
+__all__ = ["FINE_SHARE", "Need", "entropy_need", "handed_down", "mark", "refine", "refine_block"]
 
 FINE_SHARE = 2 / 3
 """Of the finer of two predictions where they are fused; the rest is the coarser one's (adaptive-trial.md)."""
@@ -61,6 +63,35 @@ def refine(
         current = [
             (node, own, torch.lerp(part, own, FINE_SHARE)) for (node, part), own in zip(asked, found, strict=True)
         ]
+
+
+@torch.inference_mode()
+def refine_block(
+    predictor: Predictor,
+    tree: Tree,
+    threshold: float,
+    roots: Iterable[tuple[Node, NDArray[np.float16]]],
+    read: Callable[[Sequence[Node]], Iterable[PatchBatch]],
+    sums: Accumulator,
+    corner: Region,
+    *,
+    matters: Callable[[Node], bool],
+) -> list[Node]:
+    """Refine the roots of a block, of scores (K, P, P), by their entropy; returns what was forwarded, parents first.
+
+    `read` gives the patches of nodes, in their order; `sums` are those of the block, whose first pixel is `corner`'s.
+    """
+
+    def forward(nodes: Sequence[Node]) -> Iterator[Tensor]:
+        for batch in read(nodes):
+            yield from predictor.scores(batch)
+
+    def keep(node: Node, scores_KPP: Tensor) -> None:
+        window = tree.window(node)
+        sums.add_enlarged(scores_KPP, window.x - corner.x, window.y - corner.y, tree.scales[node.level])
+
+    found = [(node, torch.from_numpy(scores).to(predictor.device).float()) for node, scores in roots]
+    return list(refine(tree, found, entropy_need(tree), threshold, forward, keep, matters=matters))
 
 
 def handed_down(tree: Tree, parent: Node, child: Node, scores_KPP: Tensor) -> Tensor:

@@ -10,12 +10,10 @@ from concurrent.futures import Executor
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from model.predictor import Predictor
-from model.refine import entropy_need, mark, refine
+from model.predictor import PatchBatch, Predictor
+from model.refine import mark, refine_block
 from model.tree import Node, Tree
 from raster.geometry import Region
 from raster.grid import Block
@@ -111,35 +109,28 @@ class RefinedWork(BlockWork):
         roots = list(self._roots(block))
         if not roots:
             return
-        corner = self._job.placement.support(block)
         batch = self._job.batch
 
-        def forward(nodes: Sequence[Node]) -> Iterator[Tensor]:
+        def read(nodes: Sequence[Node]) -> Iterator[PatchBatch]:
             tasks = in_groups(map(shot_of, nodes), batch)
             reading = read_ahead(
                 tasks, lambda group: self._reader.read(block, group, batch), executor, AHEAD * threads()
             )
             for _, (patches, damaged) in reading:
                 self._note_damage(damaged)
-                yield from self._predictor.scores(patches)
+                yield patches
                 pulse(share)
 
         threshold = self._job.coverage.threshold
         assert threshold is not None, "refined coverage has a threshold"
-        with torch.inference_mode():
-            sums = self._sums = self._open(block)
+        self._sums = self._open(block)
+        corner = self._job.placement.support(block)
+        for node in refine_block(
+            self._predictor, self._tree, threshold, roots, read, self._sums, corner, matters=self._matters
+        ):
+            mark(self._tree, self._leaf, node)
 
-            def keep(node: Node, scores_KPP: Tensor) -> None:
-                window = self._tree.window(node)
-                x, y = window.x - corner.x, window.y - corner.y
-                sums.add_enlarged(scores_KPP, x, y, self._tree.scales[node.level])
-
-            for node in refine(
-                self._tree, roots, entropy_need(self._tree), threshold, forward, keep, matters=self._matters
-            ):
-                mark(self._tree, self._leaf, node)
-
-    def _roots(self, block: Block) -> Iterator[tuple[Node, Tensor]]:
+    def _roots(self, block: Block) -> Iterator[tuple[Node, NDArray[np.float16]]]:
         for row in block.rows:
             if self._row[0] != row:
                 found = self._canvas.roots(row)
@@ -149,7 +140,7 @@ class RefinedWork(BlockWork):
             for column in block.columns:
                 scores = self._row[1].get(Node(self._tree.top, row, column))
                 if scores is not None:
-                    yield Node(self._tree.top, row, column), torch.from_numpy(scores).to(self._predictor.device).float()
+                    yield Node(self._tree.top, row, column), scores
 
     def _leaf_of(self, block: Block) -> NDArray[np.int8]:
         return self._leaf[self._cells(block)].copy()
