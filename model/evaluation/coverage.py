@@ -81,10 +81,11 @@ class _Image:
 
 def subjects(plan: Plan) -> dict[str, list[Entry]]:
     """The networks that can be covered adaptively, by name: one entry a fold."""
+    asked = plan.config.coverage
     found: dict[str, dict[str, Entry]] = {}
     for entry in plan.entries:
         name = entry.name.removesuffix(entry.role).strip() or entry.card.name
-        wanted = plan.config.coverage is True or name in plan.config.coverage  # type: ignore[operator]
+        wanted = name in asked if isinstance(asked, list) else asked
         if wanted and len(entry.parts) == 1 and entry.geometry == "lattice" and nests(entry.card):
             found.setdefault(name, {}).setdefault(entry.fold, entry)
     if not found:
