@@ -16,10 +16,11 @@ from raster.whole_file import write_json
 from worker.assemble import Assembly
 from worker.canvas import Canvas
 from worker.compute import BlockWork
+from worker.counts import forwards, windows_of_tree
 from worker.job import COMPUTED, CONVERTED, LOOKED, Job, Report, prepared
 from worker.look import Thumbnail, distribution, take_thumbnail
 from worker.manifest import manifest
-from worker.plan import Plan, make_plan, tissue_under, why_skipped
+from worker.plan import EXAMINED, Plan, make_plan, tissue_under, why_skipped
 from worker.refined import RefinedWork
 from worker.spec import JobSpec
 from worker.trees import make_tree_plan
@@ -48,9 +49,10 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             assembly = stack.enter_context(Assembly(job, canvas, spec.out))
             job.source.take_pixels_decoded()  # the overlay's: nobody needs them for a patch
         with clock.stage("compute"):
+            stage = _stage(job, plan)
             work = block_work(job, plan, canvas, predictor, first.damaged)
             computed = work.run(
-                lambda share: tell(_stage(canvas), LOOKED + share * (COMPUTED - LOOKED)), dismissed, assembly.hand_on
+                lambda share: tell(stage(canvas), LOOKED + share * (COMPUTED - LOOKED)), dismissed, assembly.hand_on
             )
         with clock.stage("tail"):
             job.source.forget()
@@ -132,8 +134,14 @@ def block_work(
     return BlockWork(job, plan, canvas, predictor, known_damage)
 
 
-def _stage(canvas: Canvas) -> str:
-    return f"refining, preview in {canvas.preview}" if canvas.preview.exists() else "segmenting"
+def _stage(job: Job, plan: Plan) -> Callable[[Canvas], str]:
+    """What the progress says of computing: a plan's cost before it starts, and where a preview can be seen."""
+    if job.tree is not None and job.coverage.kind == "planned":
+        seen = windows_of_tree(plan, job.tree, inner=False)
+        share = forwards(plan, seen) / max(1, int((plan.reason == EXAMINED).sum()))
+        cost = f"segmenting, {forwards(plan, seen)} forwards planned, {share:.0%} of dense"
+        return lambda canvas: cost
+    return lambda canvas: f"refining, preview in {canvas.preview}" if canvas.preview.exists() else "segmenting"
 
 
 def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:

@@ -77,8 +77,17 @@ def _summary(manifest: dict[str, Any], out: Path) -> str:
     by_fov = ", ".join(f"{count} at FoV {index}" for index, count in enumerate(counts["patches_by_fov"], start=1))
     lines = [
         f"{out}: {len(manifest['files']) + 1} files in {seconds['total']:.1f} s",
-        f"model {manifest['model']['name']} {manifest['model']['version']}, policy {manifest['parameters']['policy']}",
+        f"model {manifest['model']['name']} {manifest['model']['version']}, {_way(manifest)}",
         f"{counts['forwards']} forwards ({by_fov}); {counts['covered_share']:.1%} of the data examined",
         *(f"warning: {warning}" for warning in manifest["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def _way(manifest: dict[str, Any]) -> str:
+    """The policy; of adaptive coverage, what it spent."""
+    asked = manifest["parameters"]
+    if asked["coverage"] == "dense":
+        return f"policy {asked['policy']}"
+    share = manifest["counts"]["forwards_share"]
+    return f"coverage {asked['coverage']}, detail {asked['detail']:g}: {share:.0%} of dense's forwards"

@@ -13,6 +13,7 @@ from model.predictor import Predictor, choose_device
 from model.tree import plan_leaves
 from tests.bundles import BRIGHT, make_bundle
 from tests.model.evaluation.scenes import opened, write_pair
+from tests.shared import DATA
 from tests.worker.computed import mask_of, spec_for, write_image
 from worker.pipeline import run
 
@@ -111,9 +112,12 @@ def test_the_mask_of_a_region_is_the_crop_of_the_whole(bundles, tmp_path, covera
 def test_a_job_keeps_its_budget_and_tells_it(bundles, tmp_path, coverage):
     image = write_image(tmp_path / "i.tif", patchwork(900, 900))
     spec = spec_for(image, bundles["nested"], tmp_path, coverage=coverage, detail=0.5)
-    manifest = run(spec, lambda stage, share: None, lambda: False)
+    stages = []
+    manifest = run(spec, lambda stage, share: stages.append(stage), lambda: False)
     counts = manifest["counts"]
     assert counts["forwards"] == sum(counts["patches_by_fov"])
+    told = [stage for stage in stages if stage.startswith("segmenting")]
+    assert (f"segmenting, {counts['forwards']} forwards planned" in told[0]) == (coverage == "planned")
     assert counts["forwards_dense"] == 19 * 19
     assert counts["forwards_share"] == pytest.approx(counts["forwards"] / 361)
     assert 5 * 5 < counts["forwards"] < (0.5 * 361 if coverage == "planned" else 1.4 * 361)
@@ -216,3 +220,16 @@ def test_the_mask_that_is_scored_is_the_one_that_is_written(bundles, tmp_path, c
     scored = np.concatenate([strip.scores.argmax(axis=0) for strip in strips])
     # Nodes are kept in half precision.
     assert (scored != mask).mean() < 2e-3
+
+
+@pytest.mark.slow
+def test_background_under_a_coarse_leaf_stays_unexamined(bundles, tmp_path):
+    slide = DATA / "slides" / "CMU-1-Small-Region.svs"
+    masks = {}
+    for coverage, options in (("dense", {"policy": "fixed:1"}), ("planned", {"detail": 0.1}), ("refined", {})):
+        spec = spec_for(slide, bundles["nested"], tmp_path / coverage, coverage=coverage, block=8, **options)
+        masks[coverage] = mask_of(spec.model_copy(update={"reader": "openslide"})) != 255
+    assert 0.3 < masks["dense"].mean() < 0.95
+    assert (masks["planned"] == masks["refined"]).all()
+    # The tree's squares lie a margin beside the lattice's windows.
+    assert (masks["planned"] != masks["dense"]).mean() < 0.06
