@@ -122,6 +122,15 @@ class Tree:
             for row, column in np.unique(here, axis=0).tolist():
                 yield Node(level, root.row * ratio + row, root.column * ratio + column)
 
+    def dense_count(self, examined: NDArray[np.bool_]) -> int:
+        """Forwards of dense coverage where `examined` (cells) is set: its lattice ends where squares may hang over."""
+        P, S = self.patch, self.stride
+        under = []
+        for length, count in zip(self.size.shape, examined.shape, strict=True):
+            dense = 1 if length <= P else -(-(length - P) // S) + 1
+            under.append(np.minimum((np.arange(dense) * S + P // 2) // S, count - 1))
+        return int(examined[np.ix_(*under)].sum())
+
     def run_counts(self, leaf: NDArray[np.int8], examined: NDArray[np.bool_], *, inner: bool) -> list[int]:
         """Nodes by level that were forwarded: those that own cells and, if `inner`, all above them."""
         return [

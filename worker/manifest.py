@@ -117,15 +117,17 @@ def _counts(job: Job, plan: Plan, computed: Computed) -> dict[str, Any]:
     else:
         reader, seen = TreeReader(job, tree), windows_of_tree(plan, tree, inner=job.coverage.kind == "refined")
     by_fov = [int(windows.mask.sum()) for windows in seen]
-    made, locations = forwards(plan, seen), int((plan.reason == EXAMINED).sum())
+    examined = plan.reason == EXAMINED
+    made, locations = forwards(plan, seen), int(examined.sum())
+    dense = locations if tree is None else tree.dense_count(examined)
     valid = max(1, computed.tally.valid)
     return {
         "locations": locations,
         "patches": sum(by_fov),
         "patches_by_fov": by_fov,
         "forwards": made,
-        "forwards_dense": locations,
-        "forwards_share": made / max(1, locations),
+        "forwards_dense": dense,
+        "forwards_share": made / max(1, dense),
         "pixels_needed": pixels_needed(
             seen, job.grid, job.source.info, lambda fov: job.source.level_for(reader.plane(fov).scale)
         ),

@@ -138,7 +138,7 @@ def _stage(job: Job, plan: Plan) -> Callable[[Canvas], str]:
     """What the progress says of computing: a plan's cost before it starts, and where a preview can be seen."""
     if job.tree is not None and job.coverage.kind == "planned":
         seen = windows_of_tree(plan, job.tree, inner=False)
-        share = forwards(plan, seen) / max(1, int((plan.reason == EXAMINED).sum()))
+        share = forwards(plan, seen) / max(1, job.tree.dense_count(plan.reason == EXAMINED))
         cost = f"segmenting, {forwards(plan, seen)} forwards planned, {share:.0%} of dense"
         return lambda canvas: cost
     return lambda canvas: f"refining, preview in {canvas.preview}" if canvas.preview.exists() else "segmenting"

@@ -9,6 +9,7 @@ from foveate.errors import OptionInvalid
 from model.detail import gradient, means, planned_needs
 from model.tree import Node, Tree, make_tree, plan_leaves
 from raster.geometry import Region, Size
+from raster.grid import make_lattice
 
 SCALES = st.sampled_from([(1, 2), (1, 2, 4), (1, 3), (1, 2, 6), (1, 2, 4, 8)])
 
@@ -121,6 +122,16 @@ def test_inner_nodes_count_where_all_are_forwarded():
     leaf[:2, :2] = 1
     leaf[0, 0] = 0
     assert tree.run_counts(leaf, everywhere, inner=True) == [1, 1, 1]
+
+
+@given(trees())
+def test_dense_forwards_are_those_of_the_dense_lattice(tree):
+    fovs = tuple(tree.patch * scale for scale in tree.scales)
+    for overlap in (0.0, 0.25, 0.5, 0.75):
+        dense = make_lattice(tree.size, tree.patch, fovs, overlap)
+        if dense.stride == tree.stride:
+            assert tree.dense_count(np.ones(tree.grid(0), bool)) == dense.rows * dense.columns
+    assert tree.dense_count(np.zeros(tree.grid(0), bool)) == 0
 
 
 @pytest.mark.parametrize("fovs", [(64,), (64, 96), (64, 128, 320), (32, 64)])
