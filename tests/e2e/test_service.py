@@ -100,7 +100,7 @@ def test_a_dismissed_job_ends_within_seconds_and_the_next_one_runs(service, tmp_
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_engine_costs_nothing_but_time(service, tmp_path):
-    """kill -9 at ten random moments, commit and assembly included: every job ends with the same bytes."""
+    """kill -9 of five running jobs at random moments: every job ends with the same bytes, killed or not."""
     client, process = service
     stored = client.upload(write_image(tmp_path / "scene.tif", blobs(1800), crs="EPSG:32633"))
 
@@ -114,7 +114,9 @@ def test_a_killed_engine_costs_nothing_but_time(service, tmp_path):
     undisturbed = time.monotonic() - began
     moments = random.Random(11)
     kills = 0
-    for _ in range(10):
+    for _ in range(40):
+        if kills == 5:
+            break
         job = client.submit(stored.id).jobID
         while client.job(job).status is JobState.ACCEPTED:
             time.sleep(0.02)
@@ -124,8 +126,7 @@ def test_a_killed_engine_costs_nothing_but_time(service, tmp_path):
             os.kill(engine.pid, signal.SIGKILL)
         kills += landed
         assert fetched(job) == wanted
-    print(f"{kills} of 10 kills met a running job")
-    assert kills >= 3
+    assert kills == 5
 
 
 def test_the_service_goes_on_after_images_that_are_none(service, tmp_path: Path):
