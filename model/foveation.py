@@ -73,12 +73,15 @@ class FoveationModule(nn.Module):
         """The module that a bundle's card describes, freshly initialised."""
         return cls(in_channels, n_fovs, hidden=card.hidden, activation=card.activation, norm=card.norm)
 
-    def forward(self, image_NCYX: Tensor) -> Tensor:
-        hidden = self.activation(self.norm1(self.expand1(image_NCYX)))
-        hidden = self.activation(self.norm2(self.expand2(hidden)))
+    def forward(self, image_NCYX: Tensor, inside_N1YX: Tensor | None = None) -> Tensor:
+        """`inside_N1YX` (1 in the image, 0 beyond its border) is for parts of an image that reach out of it: what lies
+        beyond is 0 to every layer, as it is to a convolution that pads the whole image."""
+        inside = 1.0 if inside_N1YX is None else inside_N1YX
+        hidden = self.activation(self.norm1(self.expand1(image_NCYX * inside))) * inside
+        hidden = self.activation(self.norm2(self.expand2(hidden))) * inside
         for extra in (self.expand3, self.expand4):
             if extra is not None:
-                hidden = self.activation(extra(hidden))
+                hidden = self.activation(extra(hidden)) * inside
         logits_NDYX = self.norm3(self.squeeze(hidden))
         if self.log_probabilities:
             return functional.log_softmax(logits_NDYX, dim=1)

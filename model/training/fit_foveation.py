@@ -39,7 +39,7 @@ def fit_foveation(measured: Measured, config: TrainConfig) -> FoveationModule:
     falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, schedule.steps)
     for step in range(schedule.steps):
         chosen = torch.randint(len(measured.losses), (min(_BATCH, len(measured.losses)),))
-        distribution = module(measured.glimpses[chosen])[:, :, REACH, REACH]
+        distribution = module(measured.glimpses[chosen], measured.inside[chosen])[:, :, REACH, REACH]
         loss = expected_loss(distribution, measured.losses[chosen], measured.labelled[chosen])
         optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -54,7 +54,7 @@ def fit_foveation(measured: Measured, config: TrainConfig) -> FoveationModule:
 def foveation_summary(module: FoveationModule, measured: Measured) -> dict[str, list[float] | float]:
     """On the measured places: mean loss of each fixed field of view, of F_theta's choice and of the best choice."""
     weight = measured.labelled / measured.labelled.sum()
-    chosen = module(measured.glimpses)[:, :, REACH, REACH].argmax(dim=1)
+    chosen = module(measured.glimpses, measured.inside)[:, :, REACH, REACH].argmax(dim=1)
     picked = measured.losses.gather(1, chosen[:, None])[:, 0]
     counts = torch.bincount(chosen, minlength=measured.losses.shape[1])
     return {

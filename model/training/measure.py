@@ -47,11 +47,12 @@ _LEAST_LABELLED = 0.25
 class Measured:
     """Locations and what every field of view would cost there.
 
-    `glimpses` (N, C, S, S) float32 normalised thumbnail around each location; `losses` (N, D); `labelled` (N,), the
-    share of the window that is labelled.
+    `glimpses` (N, C, S, S) float32 normalised thumbnail around each location; `inside` (N, 1, S, S) bool, what of it
+    lies in the image; `losses` (N, D); `labelled` (N,), the share of the window that is labelled.
     """
 
     glimpses: Tensor
+    inside: Tensor
     losses: Tensor
     labelled: Tensor
 
@@ -59,15 +60,20 @@ class Measured:
     def joined(cls, parts: Sequence["Measured"]) -> "Measured":
         return cls(
             torch.cat([part.glimpses for part in parts]),
+            torch.cat([part.inside for part in parts]),
             torch.cat([part.losses for part in parts]),
             torch.cat([part.labelled for part in parts]),
         )
 
 
 class Places(NamedTuple):
-    """Some locations of one view, as read: `glimpses` (N, S, S, C), `patches` (N, D, P, P, C), `labels` (N, P, P)."""
+    """Some locations of one view, as read.
+
+    `glimpses` (N, S, S, C), `inside` (N, 1, S, S) bool, `patches` (N, D, P, P, C), `labels` (N, P, P).
+    """
 
     glimpses: Tensor
+    inside: Tensor
     patches: Tensor
     labels: Tensor
 
@@ -98,7 +104,7 @@ class HeldOut(Dataset[Places]):
         grid = Locations("lattice", self._found.sizes[index], tuple(card.fovs), self._step)
         change, middle = self._light(view)
         side, held = Size(card.patch_size, card.patch_size), self._found.held[index]
-        glimpses, patches, labels = [], [], []
+        glimpses, inside, patches, labels = [], [], [], []
         for row, column in self._cells(view)[batch * _BATCH : (batch + 1) * _BATCH]:
             windows = grid.windows((row, column))
             truth = image.labels(windows[0], side)
@@ -107,11 +113,12 @@ class HeldOut(Dataset[Places]):
                 continue
             seen = Region(column - REACH, row - REACH, 2 * REACH + 1, 2 * REACH + 1)
             glimpses.append(self._changed(grid.thumbnail(image, seen), change, middle))
+            inside.append(change.turned(_cells_inside(grid.shape, seen))[None])
             patches.append([self._changed(patch, change, middle) for patch in grid.patches(image, windows)])
             labels.append(change.turned(truth))
         S, P, C = 2 * REACH + 1, card.patch_size, card.network.in_channels
-        shapes = ((S, S, C), (len(card.fovs), P, P, C), (P, P))
-        found = zip((glimpses, patches, labels), shapes, strict=True)
+        shapes = ((S, S, C), (1, S, S), (len(card.fovs), P, P, C), (P, P))
+        found = zip((glimpses, inside, patches, labels), shapes, strict=True)
         return Places(*(torch.from_numpy(np.array(part).reshape(-1, *shape)) for part, shape in found))
 
     def _cells(self, view: int) -> list[tuple[int, int]]:
@@ -142,6 +149,12 @@ class HeldOut(Dataset[Places]):
 
     def _changed(self, pixels: NDArray[Any], change: Change, middle: NDArray[np.float64]) -> NDArray[Any]:
         return change.recoloured(change.turned(pixels), self._card.input.value_scale, middle)
+
+
+def _cells_inside(shape: tuple[int, int], seen: Region) -> NDArray[np.bool_]:
+    """(height, width): which of the cells `seen` are cells of a grid of `shape`."""
+    rows, columns = seen.y + np.arange(seen.height), seen.x + np.arange(seen.width)
+    return ((rows >= 0) & (rows < shape[0]))[:, None] & ((columns >= 0) & (columns < shape[1]))
 
 
 def _inside(held: Region, window: Region, size: Size) -> NDArray[np.bool_]:
@@ -197,4 +210,5 @@ def _measured(
         found, share = window_losses(scores, labels, weights_K)
         losses.append(found.cpu())
         labelled = share.cpu()
-    return Measured(normalise(places.glimpses.to(device)).cpu(), torch.stack(losses, dim=1), labelled)
+    glimpses = normalise(places.glimpses.to(device)).cpu()
+    return Measured(glimpses, places.inside.bool(), torch.stack(losses, dim=1), labelled)

@@ -83,3 +83,20 @@ def test_an_authors_checkpoint_is_renamed() -> None:
 def test_a_single_cell_under_instance_norm() -> None:
     module = FoveationModule(3, 2, norm="instance")
     assert torch.allclose(module(torch.randn(1, 3, 1, 1)).sum(), torch.ones(()))
+
+
+@pytest.mark.parametrize("deep_fov", [0, 1, 2])
+def test_a_part_that_reaches_over_the_border_sees_what_the_whole_image_shows_there(deep_fov: int) -> None:
+    """Zero at every layer, not at the first alone: else every field of view at a border is chosen by accident."""
+    torch.manual_seed(0)
+    module = FoveationModule(3, 4, deep_fov=deep_fov)  # type: ignore[arg-type]
+    module(torch.randn(8, 3, 20, 20))  # running statistics of its own
+    module.eval()
+    image = torch.randn(1, 3, 12, 15)
+    around = nn.functional.pad(image, [9] * 4, value=0.7)
+    inside = nn.functional.pad(torch.ones(1, 1, 12, 15), [9] * 4)
+    whole = module(image)
+    for row, column in ((0, 0), (0, 7), (5, 14), (11, 14)):
+        part = slice(row, row + 19), slice(column, column + 19)
+        seen = module(around[:, :, *part], inside[:, :, *part])[0, :, 9, 9]
+        assert torch.allclose(seen, whole[0, :, row, column], atol=1e-6)

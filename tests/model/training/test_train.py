@@ -174,7 +174,8 @@ def test_f_theta_learns_to_choose_the_cheaper_field_of_view(folder: Path) -> Non
     bright = torch.arange(200) % 2 == 1
     level = torch.where(bright, 0.8, -0.8)[:, None, None, None]
     cost = torch.where(bright[:, None], torch.tensor([1.0, 0.2]), torch.tensor([0.3, 0.9]))
-    measured = Measured(level + 0.1 * torch.randn(200, 3, 15, 15), cost, torch.ones(200))
+    glimpses, inside = level + 0.1 * torch.randn(200, 3, 15, 15), torch.ones(200, 1, 15, 15, dtype=torch.bool)
+    measured = Measured(glimpses, inside, cost, torch.ones(200))
     module = fit_foveation(measured, config)
     chosen = module(measured.glimpses)[:, :, 7, 7].argmax(dim=1)
     assert torch.equal(chosen, bright.long())
