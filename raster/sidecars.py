@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from foveate.errors import ImageError
 from raster.content import Content, content_of
 
 
@@ -41,5 +42,6 @@ def _harmless(path: Path) -> bool:
             text = path.read_bytes()
             return b"OVERVIEW_FILE" not in text and b"SourceFilename" not in text and b"<VRT" not in text
         return path.suffix != ".aux"
-    except Exception:
+    except (OSError, ImageError):
+        # What cannot be read could name anything; the warning says so.
         return False

@@ -1,20 +1,18 @@
 """uncertainty.tif: how undecided the network was, pixel by pixel."""
 
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 
-from raster.cog import cog_copy, georeferencing, needs_bigtiff, place_tags, scratch_profile, writing
+from raster.cog import cog_copy, needs_bigtiff, writing
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
-from raster.overviews import TILE, build_overviews, tile_region, tiles_across, window_of
+from raster.scratch import ScratchRaster
 from raster.whole_file import disk_full
+
+_MEANING = "entropy of the class probabilities, 0 sure to 1 all alike"
 
 
 class UncertaintyWriter:
@@ -25,15 +23,16 @@ class UncertaintyWriter:
 
     def __init__(self, scratch: Path, size: Size, georeference: Georeference) -> None:
         self._size = size
-        self._occupied = np.zeros(tiles_across(size), dtype=bool)
         self._sum = 0.0
-        self._directory = Path(tempfile.mkdtemp(prefix="uncertainty-", dir=scratch))
-        self._scratch = self._directory / "uncertainty.tif"
-        with writing(self._scratch):
-            profile = scratch_profile(size, "float32", 1, np.nan) | georeferencing(georeference)
-            self._dataset: Any = rasterio.open(self._scratch, "w", **profile)
-            self._dataset.update_tags(**place_tags(georeference))
-            self._dataset.set_band_description(1, "entropy of the class probabilities, 0 sure to 1 all alike")
+        self._raster = ScratchRaster(
+            scratch,
+            "uncertainty",
+            size,
+            "float32",
+            np.nan,
+            georeference,
+            lambda dataset: dataset.set_band_description(1, _MEANING),
+        )
 
     def write(self, region: Region, values: NDArray[np.float32]) -> None:
         """Place `values`, (height, width) in 0..1 or NaN, at `region`. Raises DiskFull."""
@@ -41,34 +40,18 @@ class UncertaintyWriter:
         if not examined.size:
             return
         self._sum += float(examined.sum(dtype=np.float64))
-        rows, columns = region.slices()
-        tiles = slice(columns.start // TILE, -(-columns.stop // TILE))
-        self._occupied[rows.start // TILE : -(-rows.stop // TILE), tiles] = True
-        with writing(self._scratch):
-            self._dataset.write(values, 1, window=window_of(region))
+        self._raster.write(region, values)
 
     def finish(self, path: Path) -> None:
         """Write the COG at `path` with averaging overviews; its pixels are added up again before it gets its name."""
-        with writing(path):
-            self._dataset.close()
-            build_overviews(self._scratch, self._occupied, mean_halved, np.nan)
-            with (
-                cog_copy(self._scratch, path, bigtiff=needs_bigtiff(self._size, 4)) as copy,
-                rasterio.open(copy) as dataset,
-            ):
-                found = 0.0
-                for row, column in np.argwhere(self._occupied).tolist():
-                    values = dataset.read(1, window=window_of(tile_region(row, column, self._size)))
-                    found += float(np.nansum(values, dtype=np.float64))
-                if not np.isclose(found, self._sum, rtol=1e-9, atol=1e-9):
-                    raise disk_full(path, "pixels that were written are not in the file")
+        scratch = self._raster.seal(mean_halved)
+        with writing(path), cog_copy(scratch, path, bigtiff=needs_bigtiff(self._size, 4)) as copy:
+            found = sum(float(np.nansum(tile, dtype=np.float64)) for tile in self._raster.tiles_of(copy))
+            if not np.isclose(found, self._sum, rtol=1e-9, atol=1e-9):
+                raise disk_full(path, "pixels that were written are not in the file")
 
     def close(self) -> None:
-        try:
-            with writing(self._scratch):
-                self._dataset.close()
-        finally:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        self._raster.close()
 
 
 def mean_halved(values: NDArray[np.float32]) -> NDArray[np.float32]:

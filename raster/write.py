@@ -17,15 +17,8 @@ from raster.aux_xml import aux_xml
 from raster.cog import cog_copy, georeferencing, needs_bigtiff, place_tags, scratch_profile, writing
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
-from raster.overviews import (
-    TILE,
-    build_overviews,
-    corner_halved,
-    mode_halved,
-    tile_region,
-    tiles_across,
-    window_of,
-)
+from raster.overviews import build_overviews, corner_halved, mode_halved, tiles_across
+from raster.scratch import ScratchRaster
 from raster.whole_file import disk_full, whole_file
 
 
@@ -40,18 +33,14 @@ class MaskWriter:
         self._size = size
         self._classes = tuple(classes)
         self._counts = np.zeros(256, dtype=np.int64)
-        self._occupied = np.zeros(tiles_across(size), dtype=bool)
-        self._directory = Path(tempfile.mkdtemp(prefix="mask-", dir=scratch))
-        self._scratch = self._directory / "mask.tif"
-        with writing(self._scratch):
-            profile = scratch_profile(size, "uint8", 1, NODATA) | georeferencing(georeference)
-            self._dataset: Any = rasterio.open(self._scratch, "w", **profile)
-            # GDAL stores a palette only if it comes before the first pixel.
-            self._dataset.write_colormap(1, _palette(self._classes))
-            self._dataset.update_tags(**place_tags(georeference))
-            # GDAL splits a name at a colon: readers find the key `foveate` with the value `classes=[…]`.
-            self._dataset.update_tags(**{"foveate:classes": _classes_json(self._classes)})
-            self._dataset.set_band_description(1, "class")
+        self._raster = ScratchRaster(scratch, "mask", size, "uint8", NODATA, georeference, self._prepare)
+
+    def _prepare(self, dataset: Any) -> None:
+        # GDAL stores a palette only if it comes before the first pixel.
+        dataset.write_colormap(1, _palette(self._classes))
+        # GDAL splits a name at a colon: readers find the key `foveate` with the value `classes=[…]`.
+        dataset.update_tags(**{"foveate:classes": _classes_json(self._classes)})
+        dataset.set_band_description(1, "class")
 
     def __enter__(self) -> Self:
         return self
@@ -63,11 +52,7 @@ class MaskWriter:
 
     def close(self) -> None:
         """Remove what is left in `scratch`."""
-        try:
-            with writing(self._scratch):
-                self._dataset.close()
-        finally:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        self._raster.close()
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -84,20 +69,11 @@ class MaskWriter:
         if counts[NODATA] == labels.size:
             return
         self._counts += counts
-        rows, columns = region.slices()
-        self._occupied[rows.start // TILE : -(-rows.stop // TILE), columns.start // TILE : -(-columns.stop // TILE)] = (
-            True
-        )
-        with writing(self._scratch):
-            self._dataset.write(labels, 1, window=window_of(region))
+        self._raster.write(region, labels)
 
     def seal(self) -> Path:
         """Compute the overviews; nothing can be written afterwards. The scratch file, which has all pixels."""
-        with writing(self._scratch):
-            if not self._dataset.closed:
-                self._dataset.close()
-                build_overviews(self._scratch, self._occupied, mode_halved, NODATA)
-        return self._scratch
+        return self._raster.seal(mode_halved)
 
     def finish(self, path: Path) -> None:
         """Write the COG at `path` and its sidecar `path`.aux.xml; nothing can be written afterwards.
@@ -115,10 +91,8 @@ class MaskWriter:
 
     def _check(self, copy: Path, path: Path) -> None:
         found = np.zeros(256, dtype=np.int64)
-        with rasterio.open(copy) as dataset:
-            for row, column in np.argwhere(self._occupied).tolist():
-                pixels = dataset.read(1, window=window_of(tile_region(row, column, self._size)))
-                found += np.bincount(pixels.ravel(), minlength=256)
+        for tile in self._raster.tiles_of(copy):
+            found += np.bincount(tile.ravel(), minlength=256)
         if not np.array_equal(found[:NODATA], self._counts[:NODATA]):
             raise disk_full(path, "pixels that were written are not in the file")
 

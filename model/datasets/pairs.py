@@ -4,6 +4,7 @@ import csv
 import itertools
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from foveate.errors import ImageMissing, OptionInvalid
@@ -20,7 +21,7 @@ def find(data: PairsData, split: Split) -> list[Pair]:
     found = [pair for scene in scenes for pair in _pairs(data.folder, scene)]
     if split != "train":
         return found
-    return [_turned(pair, turn) for turn, pair in enumerate(found)]
+    return [replace(pair, turn=turn) for turn, pair in enumerate(found)]
 
 
 def labelling(data: PairsData) -> Labelling:
@@ -34,10 +35,6 @@ def labelling(data: PairsData) -> Labelling:
         gap_value=data.gap_value,
         holdout=data.holdout,
     )
-
-
-def _turned(pair: Pair, turn: int) -> Pair:
-    return Pair(pair.name, pair.images, pair.labels, pair.columns, turn)
 
 
 def _pairs(folder: Path, scene: Scenes) -> Iterator[Pair]:

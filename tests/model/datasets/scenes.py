@@ -9,6 +9,7 @@ from PIL import Image
 
 from foveate.schema import BundleCard
 from model.datasets.config import PairsData
+from tests.model.training.recipes import bundle_card
 
 RULES = [{"low": k, "high": k, "value": k} for k in range(3)]
 PATTERNS = {"images": "images/*.png", "labels": "labels/*.png"}
@@ -16,34 +17,11 @@ PATTERNS = {"images": "images/*.png", "labels": "labels/*.png"}
 
 def card(**changes: Any) -> BundleCard:
     """A bundle for 8-bit RGB of unknown scale; `changes` replace fields of its input."""
-    return BundleCard.model_validate(
-        {
-            "format": 1,
-            "name": "tiny",
-            "version": "0",
-            "licence": "Apache-2.0",
-            "network": {"library": "foveate", "architecture": "fcn", "in_channels": len(changes.get("bands", "rgb"))},
-            "patch_size": 32,
-            "fovs": [32, 64],
-            "foveation": None,
-            "mapping": "implicit",
-            "policy": "fixed:1",
-            "input": {
-                "kind": "any",
-                "bands": ["red", "green", "blue"],
-                "dtype": "uint8",
-                "value_scale": 255,
-                "mean": [0.5] * 3,
-                "std": [0.5] * 3,
-                "spacing": None,
-                "spacing_unit": None,
-                "spacing_range": None,
-                **changes,
-            },
-            "classes": [{"value": k, "name": str(k), "color": [k, k, k]} for k in range(3)],
-            "provenance": {},
-        }
-    )
+    classes = [{"value": k, "name": str(k), "color": [k, k, k]} for k in range(3)]
+    entries = bundle_card(foveation=None, policy="fixed:1", classes=classes)
+    entries["input"] |= {"kind": "any", **changes}
+    entries["network"] |= {"in_channels": len(entries["input"]["bands"])}
+    return BundleCard.model_validate(entries)
 
 
 def pairs_data(folder: Path, **changes: Any) -> PairsData:

@@ -1,0 +1,72 @@
+"""One band on its way to a cloud-optimised GeoTIFF: filled window by window on disk, so memory does not follow it."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from raster.cog import georeferencing, place_tags, scratch_profile, writing
+from raster.geometry import Region, Size
+from raster.georeference import Georeference
+from raster.overviews import TILE, Halving, build_overviews, tile_region, tiles_across, window_of
+
+
+class ScratchRaster:
+    """A sparse GeoTIFF in a directory of its own under `scratch`; what is never written stays `nodata`.
+
+    `prepare` gets the open dataset before its first pixel. For one thread; `close` removes what is left.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        name: str,
+        size: Size,
+        dtype: str,
+        nodata: float,
+        georeference: Georeference,
+        prepare: Callable[[Any], None],
+    ) -> None:
+        self._size, self._nodata = size, nodata
+        self._occupied = np.zeros(tiles_across(size), dtype=bool)
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=scratch))
+        self._path = self._directory / f"{name}.tif"
+        with writing(self._path):
+            profile = scratch_profile(size, dtype, 1, nodata) | georeferencing(georeference)
+            self._dataset: Any = rasterio.open(self._path, "w", **profile)
+            prepare(self._dataset)
+            self._dataset.update_tags(**place_tags(georeference))
+
+    def write(self, region: Region, values: NDArray[Any]) -> None:
+        """Place `values`, (height, width), at `region`. Raises DiskFull."""
+        rows, columns = region.slices()
+        tiles = slice(columns.start // TILE, -(-columns.stop // TILE))
+        self._occupied[rows.start // TILE : -(-rows.stop // TILE), tiles] = True
+        with writing(self._path):
+            self._dataset.write(values, 1, window=window_of(region))
+
+    def seal(self, halving: Halving) -> Path:
+        """Compute the overviews; nothing can be written afterwards. The file, which has all pixels."""
+        with writing(self._path):
+            if not self._dataset.closed:
+                self._dataset.close()
+                build_overviews(self._path, self._occupied, halving, self._nodata)
+        return self._path
+
+    def tiles_of(self, copy: Path) -> Iterator[NDArray[Any]]:
+        """The pixels of a copy, tile by tile, wherever something was written: GDAL may lose tiles on a full disk."""
+        with rasterio.open(copy) as dataset:
+            for row, column in np.argwhere(self._occupied).tolist():
+                yield dataset.read(1, window=window_of(tile_region(row, column, self._size)))
+
+    def close(self) -> None:
+        try:
+            with writing(self._path):
+                self._dataset.close()
+        finally:
+            shutil.rmtree(self._directory, ignore_errors=True)
