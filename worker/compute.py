@@ -96,6 +96,9 @@ class BlockWork:
         with ThreadPoolExecutor(threads(), thread_name_prefix="read") as executor:
             for _ in self._blocks(executor, pulse):
                 self._hand_on(hand_on)
+        return self._computed()
+
+    def _computed(self) -> Computed:
         return Computed(self._tally, frozenset(self._all_damaged), self._decoded, self._plan)
 
     def _blocks(self, executor: Executor, pulse: Callable[[float], None]) -> Iterator[Block]:

@@ -41,15 +41,9 @@ class RefinedWork(BlockWork):
         self._previewed = 0.0
         super().__init__(job, plan, canvas, predictor, known_damage)
 
-    def run(
-        self,
-        report: Callable[[float], None],
-        dismissed: Callable[[], bool],
-        hand_on: Callable[[int, frozenset[Region]], None],
-    ) -> Computed:
-        computed = super().run(report, dismissed, hand_on)
+    def _computed(self) -> Computed:
         plan = tree_plan(self._tree, self._leaf, self._plan.reason)
-        return replace(computed, plan=plan, previewed=self._previewed)
+        return replace(super()._computed(), plan=plan, previewed=self._previewed)
 
     def _take_up(self) -> None:
         super()._take_up()
