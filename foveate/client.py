@@ -152,13 +152,26 @@ class Client:
         scratch = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}-", dir=out_dir.parent))
         try:
             for name, file in files.items():
-                self._download(file, _inside(scratch, name))
+                # The path of the link, on the address that *we* reach: behind a proxy the two may differ.
+                self._download(httpx.URL(file.href).raw_path.decode(), _inside(scratch, name), file.sha256)
             scratch.chmod(0o777 & ~_umask())
             scratch.rename(out_dir)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
         return sorted(out_dir / name for name in files)
+
+    def preview(self, job_id: str, target: Path) -> Path:
+        """Downloads the mask that a running job under refined coverage shows, as the new file `target`.
+
+        Raises ResultNotReady before it is there, ResultGone once the job has ended, ResultUnknown under other coverage,
+        and OutputExists if `target` is there already.
+        """
+        if target.exists():
+            raise OutputExists(f"{target} exists already", hint="choose another file, or remove this one")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+            return self._download(f"/jobs/{job_id}/preview", Path(scratch) / target.name).rename(target)
 
     def models(self) -> list[BundleCard]:
         return [BundleCard.model_validate(card) for card in self._json("GET", "/models")["models"]]
@@ -180,22 +193,24 @@ class Client:
             raise _unreachable(self._url, error) from error
         return _checked(response)
 
-    def _download(self, file: ResultFile, target: Path) -> None:
+    def _download(self, path: str, target: Path, sha256: str | None = None) -> Path:
+        """`target`, with the bytes that our address has at `path`; without `sha256` their ETag says what theirs is."""
         digest = hashlib.sha256()
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # The path of the link, on the address that *we* reach: behind a proxy the two may differ.
-            with self._http.stream("GET", httpx.URL(file.href).raw_path.decode()) as response, target.open("xb") as out:
+            with self._http.stream("GET", path) as response, target.open("xb") as out:
                 if response.is_error:
                     response.read()
                 _checked(response)
+                promised = sha256 or response.headers.get("etag", "").strip('"')
                 for chunk in response.iter_bytes(CHUNK):
                     digest.update(chunk)
                     out.write(chunk)
         except httpx.HTTPError as error:
             raise _unreachable(self._url, error) from error
-        if digest.hexdigest() != file.sha256:
+        if digest.hexdigest() != promised:
             raise Unexpected(f"{target.name} arrived with another SHA-256 than promised", hint="fetch the job again")
+        return target
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

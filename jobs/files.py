@@ -4,7 +4,7 @@ DATA/
 ├── images/ID/      image.json and content/: an uploaded image, never changed
 ├── incoming/ID/    an upload that is not an image yet, or something on its way out
 ├── canvas/DIGEST/  committed blocks of one configuration, shared by all attempts at it
-├── jobs/ID/attempt-N/  scratch of one attempt; out/ becomes the result
+├── jobs/ID/attempt-N/  scratch of one attempt; out/ becomes the result, preview.tif can be read until then
 ├── results/ID/     published results of a job
 └── models/NAME/    bundles that the user added
 """
@@ -24,6 +24,9 @@ from jobs.records import ImageRecord, new_id
 
 RESERVE_BYTES = 256 * 1024 * 1024
 """What an upload must leave free, so that running jobs and Valkey's log can still write."""
+
+PREVIEW = "preview.tif"
+"""What a job shows before it has a result, beside `out`; it appears whole."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _RESULT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -121,18 +124,22 @@ class FileStore:
     @contextmanager
     def attempt(self, job_id: str, attempt: int) -> Iterator[Path]:
         """An empty scratch directory for the attempt; gone at the end, as are those of the attempts before it."""
-        parent = self.jobs / _safe(job_id)
-        scratch = parent / f"attempt-{attempt}"
+        scratch = self._attempt(job_id, attempt)
         with disk_errors(scratch):
             for earlier in range(1, attempt + 1):
-                shutil.rmtree(parent / f"attempt-{earlier}", ignore_errors=True)
+                shutil.rmtree(self._attempt(job_id, earlier), ignore_errors=True)
             scratch.mkdir(parents=True)
         try:
             yield scratch
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
             with suppress(OSError):  # a later attempt lives there
-                parent.rmdir()
+                scratch.parent.rmdir()
+
+    def preview(self, job_id: str, attempt: int) -> Path | None:
+        """The preview that an attempt shows by now; None: none yet, or none any more."""
+        path = self._attempt(job_id, attempt) / PREVIEW
+        return path if path.is_file() else None
 
     def drop_attempts(self, job_id: str) -> None:
         """Remove what killed workers left of a job that has ended."""
@@ -209,6 +216,9 @@ class FileStore:
         except BlockingIOError:
             return False
         return True
+
+    def _attempt(self, job_id: str, attempt: int) -> Path:
+        return self.jobs / _safe(job_id) / f"attempt-{attempt}"
 
     def _discard(self, directory: Path) -> None:
         """Out of sight at once by a rename, then out of existence."""

@@ -24,7 +24,7 @@ from service.auth import require_key
 from service.deps import Collaborators
 from service.errors import install_error_handlers
 from service.intake import Intake, Probe
-from service.routes import health, images, jobs, landing, models, processes, results
+from service.routes import health, images, jobs, landing, models, preview, processes, results
 from service.settings import GB, ServiceSettings
 from service.uploads import Limits, free_bytes
 
@@ -58,7 +58,7 @@ def create_app(
     largest = int(settings.max_upload_gb * GB)
     # A form is larger than its file; the exact limit is watched while the file is written.
     app.include_router(images.router, dependencies=keyed, max_body_size=largest + _SMALL_BODY)
-    for module in (landing, processes, jobs, results, models):
+    for module in (landing, processes, jobs, preview, results, models):
         app.include_router(module.router, dependencies=keyed)
     _describe_problems(app)
     return app

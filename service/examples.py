@@ -53,6 +53,12 @@ EXECUTE: dict[str, Any] = {
 }
 
 _SELF = {"href": f"{_BASE}/jobs/{JOB_ID}", "rel": "self", "type": "application/json", "title": "this job"}
+_PREVIEW = {
+    "href": f"{_BASE}/jobs/{JOB_ID}/preview",
+    "rel": "preview",
+    "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+    "title": "the mask at a coarse scale",
+}
 ACCEPTED: dict[str, Any] = {
     "jobID": JOB_ID,
     "processID": "segment",
@@ -67,12 +73,19 @@ ACCEPTED: dict[str, Any] = {
 RUNNING = {
     **ACCEPTED,
     "status": "running",
-    "message": "segmenting",
+    "message": "refining, preview ready",
     "started": "2026-01-05T10:00:01Z",
     "updated": "2026-01-05T10:00:20Z",
     "progress": 41,
+    "links": [_SELF, _PREVIEW],
 }
-DISMISSED = {**RUNNING, "status": "dismissed", "message": "dismissed", "finished": "2026-01-05T10:00:21Z"}
+DISMISSED = {
+    **RUNNING,
+    "status": "dismissed",
+    "message": "dismissed",
+    "finished": "2026-01-05T10:00:21Z",
+    "links": [_SELF],
+}
 JOBS = {
     "jobs": [RUNNING],
     "links": [{"href": f"{_BASE}/jobs", "rel": "self", "type": "application/json", "title": "these jobs"}],

@@ -31,7 +31,7 @@ OUTPUT_TITLES = {
     "statistics": "Pixels, shares and areas of the classes",
     "manifest": "What was done, with which image, model and parameters",
     "uncertainty": "On request: entropy of the class probabilities, 0 to 1",
-    "probabilities": "On request: the class probabilities, a zarr v3 store in one file that zarr opens as it is",
+    "probabilities": "On request: the class probabilities, a zarr v3 store in one file, for zarr's ZipStore",
 }
 
 _TYPES = {
@@ -42,7 +42,7 @@ _TYPES = {
     ".zip": "application/zip",
 }
 
-__all__ = ["OUTPUT_IDS", "OUTPUT_TITLES", "media_type", "output_schemas", "result_file"]
+__all__ = ["OUTPUT_IDS", "OUTPUT_TITLES", "file_sha256", "media_type", "output_schemas", "result_file"]
 
 
 def media_type(name: str) -> str:
@@ -63,14 +63,16 @@ def output_schemas() -> dict[str, Any]:
 def result_file(path: Path, href: str) -> ResultFile:
     """The link to a result's file; its digest stands in the manifest, but for the manifest's own."""
     return ResultFile(
-        href=href, type=media_type(path.name), title=path.name, length=path.stat().st_size, sha256=_sha256(path)
+        href=href, type=media_type(path.name), title=path.name, length=path.stat().st_size, sha256=_listed_sha256(path)
     )
 
 
-def _sha256(path: Path) -> str:
-    manifest = json.loads((path.parent / "manifest.json").read_bytes())
-    listed = manifest["files"].get(path.name)
-    if listed is not None:
-        return str(listed["sha256"])
+def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _listed_sha256(path: Path) -> str:
+    manifest = json.loads((path.parent / "manifest.json").read_bytes())
+    listed = manifest["files"].get(path.name)
+    return file_sha256(path) if listed is None else str(listed["sha256"])

@@ -1,14 +1,16 @@
 """A job's record as the statusInfo of OGC API - Processes."""
 
 from foveate.schema import JobState, Link, StatusInfo
+from jobs.files import FileStore
 from jobs.records import JobRecord
+from service.outputs import media_type
 
 _REL = "http://www.opengis.net/def/rel/ogc/1.0/"
 
 __all__ = ["status_info"]
 
 
-def status_info(job: JobRecord, base: str) -> StatusInfo:
+def status_info(job: JobRecord, base: str, files: FileStore) -> StatusInfo:
     """What clients see of `job`; links are absolute, below `base`."""
     return StatusInfo(
         jobID=job.id,
@@ -19,12 +21,19 @@ def status_info(job: JobRecord, base: str) -> StatusInfo:
         finished=job.finished,
         updated=job.updated,
         progress=job.progress,
-        links=_links(job, f"{base}/jobs/{job.id}"),
+        links=_links(job, f"{base}/jobs/{job.id}", files),
     )
 
 
-def _links(job: JobRecord, href: str) -> list[Link]:
+def _links(job: JobRecord, href: str, files: FileStore) -> list[Link]:
     links = [Link(href=href, rel="self", type="application/json", title="this job")]
+    preview = files.preview(job.id, job.attempt) if job.state is JobState.RUNNING else None
+    if preview is not None:
+        links.append(
+            Link(
+                href=f"{href}/preview", rel="preview", type=media_type(preview.name), title="the mask at a coarse scale"
+            )
+        )
     if job.state is JobState.SUCCESSFUL:
         links.append(
             Link(href=f"{href}/results", rel=f"{_REL}results", type="application/json", title="the result's files")

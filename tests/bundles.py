@@ -13,6 +13,21 @@ from tests.raster.cards import make_card
 DARK, BRIGHT = 0, 1
 """Classes of `make_bundle`'s network: pixels below and above half of the value scale."""
 
+CURVE = [
+    {
+        "coverage": "refined",
+        "detail": detail,
+        "threshold": threshold,
+        "share": detail,
+        "seconds": 1.0,
+        "miou": 50.0,
+        "low": -1.0,
+        "high": 1.0,
+    }
+    for detail, threshold in ((0.0, 10.0), (0.5, 0.35), (1.0, -1.0))
+]
+"""Makes a bundle refinable: nothing is looked at closer at detail 0, everything at 1."""
+
 
 def make_bundle(directory: Path, *, constant: int | None = None, **changes: Any) -> Path:
     """A bundle in `directory` whose network tells dark pixels from bright ones, or always says class `constant`.

@@ -7,7 +7,6 @@
       blocks/R-C.labels.npz  labels of the block's interior, damage and counts; its existence is the commit
       seams/Y-X.npz          labels of a closed seam
       roots/R.npz            refined coverage: the coarse pass's scores of row R
-      preview.tif            refined coverage: the mask after the coarse pass
 
 Every file is written under a temporary name and renamed; zip members carry checksums that reading verifies, and a file
 that fails them (a power failure's, since nothing waits for the disk here) counts as not committed. Files are immutable,
@@ -133,11 +132,6 @@ class Canvas:
     def drop_sums(self, block: Block) -> None:
         with suppress(FileNotFoundError):
             self._sums(block).unlink()
-
-    @property
-    def preview(self) -> Path:
-        """Where refined coverage shows its mask while the job runs."""
-        return self.directory / "preview.tif"
 
     def commit_roots(self, row: int, found: RootRow) -> None:
         """Uncompressed: noise hardly shrinks, and every block reads its row again."""

@@ -18,7 +18,7 @@ from raster.fit import choose_bundle
 from raster.image import ImageRef, open_image
 from worker.job import Report
 from worker.manifest import file_sha256
-from worker.pipeline import run
+from worker.pipeline import PREVIEWED, run
 from worker.spec import JobSpec
 
 
@@ -61,8 +61,13 @@ def segment(
         )
         spec.canvas.mkdir(exist_ok=True)
         shutil.rmtree(spec.out, ignore_errors=True)
+        spec.preview.unlink(missing_ok=True)
+
+        def tell(stage: str, share: float) -> None:
+            report(f"{stage}: {spec.preview}" if stage == PREVIEWED else stage, share)
+
         try:
-            content = run(spec, report, lambda: False)
+            content = run(spec, tell, lambda: False)
         except InputError as error:
             # What the user must mend leaves nothing behind; anything else can be continued by the same command.
             if fresh and not isinstance(error, CanvasMismatch):

@@ -25,6 +25,9 @@ from worker.refined import RefinedWork
 from worker.spec import JobSpec
 from worker.trees import make_tree_plan
 
+PREVIEWED = "refining, preview ready"
+"""The stage under refined coverage from the moment on at which `JobSpec.preview` can be read."""
+
 _warm: dict[tuple[str, str], Predictor] = {}
 """The bundle that was used last, by digest and device; an engine process keeps one warm."""
 
@@ -52,7 +55,7 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             stage = _stage(job, plan)
             work = block_work(job, plan, canvas, predictor, first.damaged)
             computed = work.run(
-                lambda share: tell(stage(canvas), LOOKED + share * (COMPUTED - LOOKED)), dismissed, assembly.hand_on
+                lambda share: tell(stage(), LOOKED + share * (COMPUTED - LOOKED)), dismissed, assembly.hand_on
             )
         with clock.stage("tail"):
             job.source.forget()
@@ -134,14 +137,14 @@ def block_work(
     return BlockWork(job, plan, canvas, predictor, known_damage)
 
 
-def _stage(job: Job, plan: Plan) -> Callable[[Canvas], str]:
-    """What the progress says of computing: a plan's cost before it starts, and where a preview can be seen."""
+def _stage(job: Job, plan: Plan) -> Callable[[], str]:
+    """What the progress says of computing: a plan's cost before it starts, and that there is a preview."""
     if job.tree is not None and job.coverage.kind == "planned":
         seen = windows_of_tree(plan, job.tree, inner=False)
         share = forwards(plan, seen) / max(1, job.tree.dense_count(plan.reason == EXAMINED))
         cost = f"segmenting, {forwards(plan, seen)} forwards planned, {share:.0%} of dense"
-        return lambda canvas: cost
-    return lambda canvas: f"refining, preview in {canvas.preview}" if canvas.preview.exists() else "segmenting"
+        return lambda: cost
+    return lambda: PREVIEWED if job.spec.preview.exists() else "segmenting"
 
 
 def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """The preview of refined coverage: the mask that the coarse pass alone would give, at its resolution."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,14 +13,12 @@ from worker.job import Job
 from worker.plan import EXAMINED, Plan
 
 
-def write_preview(job: Job, tree: Tree, plan: Plan, canvas: Canvas) -> Path:
-    """Write `canvas.preview`, a small COG of the roots' classes over their squares, once; returns its path.
+def write_preview(job: Job, tree: Tree, plan: Plan, canvas: Canvas) -> None:
+    """Write the job's preview, a small COG of the roots' classes over their squares.
 
     It covers the roots' squares under the region of interest, inside the image; a pixel is the largest scale's.
     """
-    path = canvas.preview
-    if path.exists():
-        return path
+    path = job.spec.preview
     rows, columns = job.placement.cells
     scale = tree.scales[-1]
     covered = Region.between(columns.start * tree.stride, rows.start * tree.stride, *_end(tree, columns, rows))
@@ -30,14 +26,13 @@ def write_preview(job: Job, tree: Tree, plan: Plan, canvas: Canvas) -> Path:
     place = Georeference.of(job.info, job.fit.spacing)
     grid = place.regridded(x, y, scale * job.grid.ratio[0], scale * job.grid.ratio[1])
     values = np.array([card.value for card in job.card.classes], np.uint8)
-    with MaskWriter(canvas.directory, covered.size, job.card.classes, grid) as writer:
+    with MaskWriter(path.parent, covered.size, job.card.classes, grid) as writer:
         for row in rows:
             labels = _row_labels(tree, plan, canvas, row, columns, values)
             area = Region(0, row * tree.stride - covered.y, labels.shape[1], labels.shape[0])
             inside = area.intersection(Region.of(covered.size))
             writer.write(inside, labels[: inside.height, : inside.width])
         writer.finish(path)
-    return path
 
 
 def _end(tree: Tree, columns: range, rows: range) -> tuple[int, int]:

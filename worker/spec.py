@@ -5,6 +5,7 @@ from pathlib import Path
 
 import foveate
 from foveate.schema import SegmentOptions, Wire
+from jobs.files import PREVIEW
 
 __all__ = ["JobSpec", "canvas_digest"]
 
@@ -35,6 +36,11 @@ class JobSpec(Wire):
     block: int | None = None
     archive: bool = False
     """A store of many files becomes one file, which a service can hand out."""
+
+    @property
+    def preview(self) -> Path:
+        """Where refined coverage shows its mask while the job runs: beside `out`, for it is no part of the result."""
+        return self.out.with_name(PREVIEW)
 
 
 def canvas_digest(

@@ -14,10 +14,11 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="List, show, cancel and fetch the jobs of a service.", no_args_is_help=True)
+    group = typer.Typer(help="List, show, cancel, preview and fetch the jobs of a service.", no_args_is_help=True)
     group.command("list")(list_jobs)
     group.command()(show)
     group.command()(cancel)
+    group.command()(preview)
     group.command()(fetch)
     app.add_typer(group, name="jobs")
 
@@ -52,6 +53,19 @@ def cancel(
     with Client(server, api_key) as client:
         gone = client.cancel(job)
     print_result(gone, f"{gone.jobID}: {gone.message or gone.status.value}", as_json)
+
+
+def preview(
+    job: JobArgument,
+    out: Annotated[Path | None, typer.Option(help="New file; default ./JOB-preview.tif.")] = None,
+    server: ServerOption = LOCAL_SERVER,
+    api_key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Download the coarse mask that a running job under refined coverage shows."""
+    with Client(server, api_key) as client:
+        file = client.preview(job, out or Path(f"{job}-preview.tif"))
+    print_result({"file": str(file)}, str(file), as_json)
 
 
 def fetch(

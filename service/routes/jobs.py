@@ -93,7 +93,7 @@ def list_jobs(filters: Annotated[JobFilters, Query()], request: Request, state: 
         query = filters.model_dump(exclude_defaults=True) | {"offset": filters.offset + filters.limit}
         href = f"{base}/jobs?{urlencode(query)}"
         links.append(Link(href=href, rel="next", type="application/json", title="older jobs"))
-    return JobList(jobs=[status_info(job, base) for job in found[: filters.limit]], links=links)
+    return JobList(jobs=[status_info(job, base, state.files) for job in found[: filters.limit]], links=links)
 
 
 @router.get(
@@ -106,7 +106,7 @@ def show_job(job_id: str, response: Response, state: State, base: Base) -> Statu
     job = state.store.get(job_id)
     if not job.state.terminal:
         response.headers["Retry-After"] = str(POLL_SECONDS)
-    return status_info(job, base)
+    return status_info(job, base, state.files)
 
 
 @router.delete(
@@ -118,12 +118,12 @@ def show_job(job_id: str, response: Response, state: State, base: Base) -> Statu
 def dismiss_job(job_id: str, state: State, base: Base) -> StatusInfo:
     """A job that has not ended is dismissed: its worker stops within seconds. One that has, goes with its files."""
     if not state.store.get(job_id).state.terminal:
-        return status_info(state.store.dismiss(job_id), base)
+        return status_info(state.store.dismiss(job_id), base, state.files)
     job = state.store.get(job_id)
     state.store.remove(job_id)
     state.files.delete_results(job_id)
     state.files.drop_attempts(job_id)
-    gone = status_info(job, base)
+    gone = status_info(job, base, state.files)
     return gone.model_copy(update={"status": JobState.DISMISSED, "message": "removed, with its results", "links": []})
 
 

@@ -108,7 +108,7 @@ def execute_process(
     response.headers["Location"] = f"{base}/jobs/{job.id}"
     if "respond-async" in request.headers.get("prefer", ""):
         response.headers["Preference-Applied"] = "respond-async"
-    return status_info(job, base)
+    return status_info(job, base, state.files)
 
 
 def _check_process(process_id: str) -> None:

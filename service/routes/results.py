@@ -1,6 +1,6 @@
 """Results: the links of a finished job, and its files with ranges and strong ETags."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse
@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse
 from foveate.errors import ResultGone, ResultNotReady, ResultUnknown, Unexpected, error_of
 from foveate.schema import JobState, ResultFile
 from service.deps import Base, State
+from service.downloads import DOWNLOAD, download
 from service.errors import responses
 from service.examples import RESULTS, shown
 from service.outputs import OUTPUT_IDS, result_file
@@ -33,15 +34,7 @@ def list_results(job_id: str, state: State, base: Base) -> dict[str, ResultFile]
     }
 
 
-_FILE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The file; `Range` and `If-Range` are honoured",
-        "content": {"image/tiff; application=geotiff; profile=cloud-optimized": {"example": "the bytes"}},
-    },
-    206: {"description": "The bytes that `Range` asked for"},
-    304: {"description": "`If-None-Match` holds the file's ETag"},
-    **responses(ResultNotReady, ResultUnknown, ResultGone),
-}
+_FILE = {**DOWNLOAD, **responses(ResultNotReady, ResultUnknown, ResultGone)}
 
 
 @router.get("/{name}", summary="Download one file", response_class=FileResponse, responses=_FILE)
@@ -51,12 +44,7 @@ def download_result(
 ) -> Response:
     _check_finished(state, job_id)
     path = state.files.result(job_id, name)
-    file = result_file(path, "")
-    # The digest of the bytes: the same file has the same tag from every service, and ranges of it may be joined.
-    headers = {"ETag": f'"{file.sha256}"', "Cache-Control": "private, max-age=0", "X-Content-Type-Options": "nosniff"}
-    if if_none_match is not None and _matches(if_none_match, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    return FileResponse(path, headers=headers, media_type=file.type, filename=path.name)
+    return download(path, result_file(path, "").sha256, if_none_match)
 
 
 def _check_finished(state: State, job_id: str) -> None:
@@ -69,9 +57,3 @@ def _check_finished(state: State, job_id: str) -> None:
     if job.state is not JobState.SUCCESSFUL:
         message = f"job {job_id} is {job.state.value} at {job.progress} %"
         raise ResultNotReady(message, hint=f"poll GET /jobs/{job_id} until it is successful")
-
-
-def _matches(header: str, etag: str) -> bool:
-    """RFC 9110, 13.1.2: weak comparison, a list, or a star."""
-    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
-    return etag in tags or "*" in tags

@@ -1,4 +1,4 @@
-"""The service as its users meet it: real HTTP, real Valkey, real workers, the real pipeline."""
+"""A whole service: the results of `foveate segment`, misfits, dismissals and kills."""
 
 import json
 import os
@@ -13,11 +13,8 @@ import psutil
 import pytest
 
 from foveate.cli import run
-from foveate.client import Client
 from foveate.errors import FoveateError
 from foveate.schema import JobState
-from tests.bundles import make_bundle
-from tests.foveate.test_up import running_up
 from tests.worker.computed import write_image
 
 FILES = ("mask.tif", "mask.tif.aux.xml", "foveation.tif", "overlay.png", "regions.geojson", "statistics.json")
@@ -26,21 +23,6 @@ FILES = ("mask.tif", "mask.tif.aux.xml", "foveation.tif", "overlay.png", "region
 def blobs(side: int) -> np.ndarray:
     coarse = np.random.default_rng(5).integers(0, 256, (side // 40 + 1, side // 40 + 1, 3), np.uint8)
     return np.kron(coarse, np.ones((40, 40, 1), np.uint8))[:side, :side]
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    root = tmp_path_factory.mktemp("bundles")
-    make_bundle(root / "scenes", name="scenes", kind="scene", spacing=None, mapping="explicit", policy="mode")
-    return root
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory, bundles):
-    """The client of a running service, and the process of `foveate up`."""
-    data = tmp_path_factory.mktemp("data")
-    with running_up(data, FOVEATE_BUNDLES=str(bundles), OMP_NUM_THREADS="1") as (process, url), Client(url) as client:
-        yield client, process
 
 
 def test_an_image_goes_in_and_the_files_of_foveate_segment_come_out(service, bundles, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foveate.errors import DiskFull, ImageUnknown, OptionInvalid, ResultGone, ResultUnknown
-from jobs.files import FileStore, disk_errors
+from jobs.files import PREVIEW, FileStore, disk_errors
 from tests.jobs.state import add_image
 
 HOSTILE = ["", ".", "..", "../images", "a/b", "/etc", "a\0b", "a\n", "x" * 200, "%2e%2e", "ä"]
@@ -19,6 +19,19 @@ def make_out(directory: Path, content: str) -> Path:
     out.mkdir()
     (out / "mask.tif").write_text(content)
     return out
+
+
+def test_a_preview_is_there_while_its_attempt_lasts(files: FileStore) -> None:
+    assert files.preview("job", 1) is None
+    with files.attempt("job", 1) as scratch:
+        (scratch / PREVIEW).write_text("coarse")
+        shown = files.preview("job", 1)
+        assert shown is not None
+        assert shown.read_text() == "coarse"
+        with files.attempt("job", 2):
+            assert files.preview("job", 1) is None, "nobody shows what a superseded attempt left"
+            assert files.preview("job", 2) is None
+    assert files.preview("job", 2) is None
 
 
 def test_an_image_is_there_once_it_is_committed(files: FileStore) -> None:

@@ -87,6 +87,8 @@ def test_every_route_is_described_with_an_example(service: Service) -> None:
         ("get", "/jobs"),
         ("get", "/jobs/{job_id}"),
         ("delete", "/jobs/{job_id}"),
+        ("get", "/jobs/{job_id}/preview"),
+        ("head", "/jobs/{job_id}/preview"),
         ("get", "/jobs/{job_id}/results"),
         ("get", "/jobs/{job_id}/results/{name}"),
         ("head", "/jobs/{job_id}/results/{name}"),

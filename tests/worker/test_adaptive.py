@@ -7,30 +7,18 @@ import rasterio
 from foveate.errors import OptionInvalid
 from model.bundle import load_bundle
 from model.detail import planned_needs
+from model.device import choose_device
 from model.evaluation.nodes import Cover, forward_nodes
 from model.evaluation.predict import thumbnail_of
-from model.predictor import Predictor, choose_device
+from model.predictor import Predictor
 from model.tree import plan_leaves
-from tests.bundles import BRIGHT, make_bundle
+from tests.bundles import BRIGHT, CURVE, make_bundle
 from tests.model.evaluation.scenes import opened, write_pair
 from tests.shared import DATA
 from tests.worker.computed import mask_of, spec_for, write_image
 from worker.pipeline import run
 
 P = 64
-CURVE = [
-    {
-        "coverage": "refined",
-        "detail": detail,
-        "threshold": threshold,
-        "share": detail,
-        "seconds": 1.0,
-        "miou": 50.0,
-        "low": -1.0,
-        "high": 1.0,
-    }
-    for detail, threshold in ((0.0, 10.0), (0.5, 0.35), (1.0, -1.0))
-]
 
 
 def patchwork(height, width, seed=0):
@@ -140,9 +128,8 @@ def test_a_preview_can_be_read_before_the_first_block_is_refined(bundles, tmp_pa
 
     def watch(stage, share):
         if stage.startswith("refining"):
-            with rasterio.open(spec.canvas / "preview.tif") as file:
+            with rasterio.open(spec.preview) as file:
                 previews.append((file.read(1), file.transform, file.bounds))
-            assert str(spec.canvas / "preview.tif") in stage
             assert not list((spec.canvas / "blocks").iterdir())
             raise KeyboardInterrupt
 

@@ -1,0 +1,36 @@
+"""One file as an answer: with ranges, and a strong ETag that makes parts and copies of it safe to use."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import Response
+from fastapi.responses import FileResponse
+
+from service.outputs import media_type
+
+__all__ = ["DOWNLOAD", "download"]
+
+DOWNLOAD: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file; `Range` and `If-Range` are honoured",
+        "content": {media_type("mask.tif"): {"example": "the bytes"}},
+    },
+    206: {"description": "The bytes that `Range` asked for"},
+    304: {"description": "`If-None-Match` holds the file's ETag"},
+}
+"""What `download` may answer, for the OpenAPI description."""
+
+
+def download(path: Path, sha256: str, if_none_match: str | None) -> Response:
+    """`path` with the digest of its bytes as its tag; 304 where the client has them already."""
+    # The digest: the same file has the same tag from every service, and ranges of it may be joined.
+    headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, max-age=0", "X-Content-Type-Options": "nosniff"}
+    if if_none_match is not None and _matches(if_none_match, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return FileResponse(path, headers=headers, media_type=media_type(path.name), filename=path.name)
+
+
+def _matches(header: str, etag: str) -> bool:
+    """RFC 9110, 13.1.2: weak comparison, a list, or a star."""
+    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return etag in tags or "*" in tags
