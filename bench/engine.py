@@ -6,7 +6,7 @@ import copy
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +16,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import worker.compute
 import worker.pipeline
@@ -25,6 +26,7 @@ from foveate.schema import SegmentOptions
 from jobs.catalog import Catalog
 from model.accumulator import LABELS, Accumulator, Taps
 from model.bundle import Bundle, load_bundle
+from model.device import Ferry, Landing
 from model.predictor import PatchBatch, Predictor
 from raster.bands import fill_colour
 from raster.fit import fit
@@ -113,31 +115,55 @@ class _Accelerator(Predictor):
         super().__init__(bundle, device)
         self.busy = 0.0
         self._ends: list[float] = []
+        self.ferry = _LateFerry(device, self._ends)
 
     def open_block(self, size: Size, overlap_px: int) -> Accumulator:
-        return _Finished(len(self.card.classes), self.wait)
+        return _Finished(len(self.card.classes))
 
     def add(self, sums: Accumulator, batch: PatchBatch) -> None:
-        self.wait(leaving=_QUEUED - 1)
+        while len(self._ends) >= _QUEUED:
+            _sleep_until(self._ends.pop(0))
         takes = self.seconds_per_patch * batch.count
         self._ends.append(max([time.perf_counter(), *self._ends[-1:]]) + takes)
         self.busy += takes
 
-    def wait(self, leaving: int = 0) -> None:
-        """Until at most so many batches are under way."""
-        while len(self._ends) > leaving:
-            time.sleep(max(0.0, self._ends.pop(0) - time.perf_counter()))
+
+class _LateFerry(Ferry):
+    """Brings results back when the batches that came before them are done; `ends` is when each of those is."""
+
+    def __init__(self, device: torch.device, ends: list[float]) -> None:
+        super().__init__(device)
+        self._ends = ends
+
+    def down(self, arrays: Mapping[str, Tensor]) -> Landing:
+        return Landing(arrays, _Moment(self._ends[-1] if self._ends else 0.0))
+
+
+class _Moment:
+    """A device's event that happens at a time of the host's clock."""
+
+    def __init__(self, when: float) -> None:
+        self._when = when
+
+    def query(self) -> bool:
+        return time.perf_counter() >= self._when
+
+    def synchronize(self) -> None:
+        _sleep_until(self._when)
 
 
 class _Finished(Accumulator):
-    """A block whose sums cost the host nothing; reading them waits for the device."""
+    """A block whose sums cost the host nothing."""
 
-    def __init__(self, classes: int, wait: Callable[[], None] = lambda: None) -> None:
-        self._classes, self._wait = classes, wait
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
 
-    def part(self, region: Region) -> NDArray[np.float32]:
-        self._wait()
-        return np.broadcast_to(np.float32(1), (self._classes + 1, region.height, region.width))
+    def there(self, region: Region) -> Tensor:
+        return torch.ones(()).expand(self._classes + 1, region.height, region.width)
+
+
+def _sleep_until(when: float) -> None:
+    time.sleep(max(0.0, when - time.perf_counter()))
 
 
 def _finish(
@@ -150,14 +176,14 @@ def _finish(
     values: NDArray[np.uint8],
     nodata: int,
     **_: Any,
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Tensor]:
     """Labels as a device would send them back, in squares, so that polygons and overviews have something to do."""
     height, width = (-(-len(taps.t) // downsample) for taps in (rows, columns))
     y, x = np.arange(height)[:, None] // _SQUARE, np.arange(width)[None, :] // _SQUARE
     labels = values[(y + x) % len(values)]
     if valid is not None and downsample == 1:
         labels[~valid] = nodata
-    return {LABELS: labels}
+    return {LABELS: torch.from_numpy(labels)}
 
 
 def accelerated(

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.device import Ferry
 from raster.geometry import Region, Size
 
 _STRIP_BYTES = 2 << 20
@@ -23,12 +24,12 @@ _STRIP_ROWS = 256
 """Rows in which a coarse patch is enlarged: what is between fits the cache."""
 
 
-def stitching_window(patch: int, overlap_px: int) -> Tensor:
+def stitching_window(patch: int, overlap_px: int, device: torch.device | None = None) -> Tensor:
     """(P,) float32, flat in the middle, linear ramps as wide as the overlap; symmetric and nowhere zero.
 
     Where two windows of a lattice with that overlap (at most half a patch) meet, their weights sum to a constant.
     """
-    from_edge = torch.arange(patch, dtype=torch.float32) + 0.5
+    from_edge = torch.arange(patch, dtype=torch.float32, device=device) + 0.5
     from_edge = torch.minimum(from_edge, from_edge.flip(0))
     return (from_edge / max(overlap_px, 1)).clamp(max=1.0)
 
@@ -60,7 +61,7 @@ class Accumulator:
     def __init__(self, classes: int, size: Size, patch: int, overlap_px: int, device: torch.device) -> None:
         self._sums_KHW = torch.zeros((classes + 1, *size.shape), device=device)
         self._patch, self._overlap_px = patch, overlap_px
-        line = stitching_window(patch, overlap_px).to(device)
+        line = stitching_window(patch, overlap_px, device)
         self._window_PP = line[:, None] * line[None, :]
 
     def add(self, scores_NKPP: Tensor, origins: NDArray[np.int64], shares: NDArray[np.float32]) -> None:
@@ -83,7 +84,7 @@ class Accumulator:
         any side, is cut before it is enlarged.
         """
         _, height, width = self._sums_KHW.shape
-        line = stitching_window(self._patch * scale, self._overlap_px * scale).to(score_KPP.device)
+        line = stitching_window(self._patch * scale, self._overlap_px * scale, score_KPP.device)
         x0, x1 = max(0, x), min(width, x + self._patch * scale)
         y0, y1 = max(0, y), min(height, y + self._patch * scale)
         if x0 >= x1 or y0 >= y1:
@@ -98,8 +99,12 @@ class Accumulator:
 
     def part(self, region: Region) -> NDArray[np.float32]:
         """(K + 1, height, width): the sums over `region`, the summed window last."""
+        return self.there(region).cpu().numpy()
+
+    def there(self, region: Region) -> Tensor:
+        """As `part`, where it lies: a view on the device."""
         rows, columns = region.slices()
-        return self._sums_KHW[:, rows, columns].cpu().numpy()
+        return self._sums_KHW[:, rows, columns]
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,12 @@ Layers = dict[str, NDArray[Any]]
 """By name: `labels` uint8 (R, C); `uncertainty` int16 (R, C); `probabilities` float16 (K, R, C), NaN = not examined."""
 
 
+OpenSums = NDArray[np.float32] | Tensor
+"""(K + 1, H, W) as from `Accumulator.there` or `Accumulator.part`."""
+
+
 def finish(
-    sums_KHW: NDArray[np.float32],
+    sums: OpenSums,
     rows: Taps,
     columns: Taps,
     *,
@@ -138,33 +147,38 @@ def finish(
     downsample: int,
     values: NDArray[np.uint8],
     nodata: int,
-    device: torch.device,
+    ferry: Ferry,
     extras: Collection[str] = (),
-) -> Layers:
-    """The class values of (R, C) output pixels, and the layers named by `extras`.
+    shown: NDArray[np.float32] | None = None,
+) -> dict[str, Tensor]:
+    """The class values of (R, C) output pixels, and the layers named by `extras`: what `Layers` holds, on the device.
 
-    `sums_KHW` (K + 1, H, W) as from `Accumulator.part`; `rows` and `columns` map level-0 pixels to its pixels; `valid`
-    (level-0 rows, columns) or None for all; `downsample` m level-0 pixels a side make one output pixel (the last ones
-    may be cut), which gets the class of the highest mean probability over its valid examined pixels, ties to the lower
-    class; none: `nodata`. `values` (K,) are the class values of the channels.
+    `sums` (K + 1, H, W); `rows` and `columns` map level-0 pixels to its pixels;
+    `valid` (level-0 rows, columns) or None for all; `downsample` m level-0 pixels a side make one output pixel (the
+    last ones may be cut), which gets the class of the highest mean probability over its valid examined pixels, ties to
+    the lower class; none: `nodata`. `values` (K,) are the class values of the channels. `shown` (H, W), 0 or 1, or None
+    for all: the sums that count.
     """
+    sums_KHW = sums if isinstance(sums, Tensor) else ferry.up(sums)[0]
+    if shown is not None:
+        sums_KHW = sums_KHW * ferry.up(shown)[0]
     classes, wide = sums_KHW.shape[0] - 1, len(columns.t)
     strip = max(1, _STRIP_BYTES // (4 * (classes + 1) * max(1, wide)) // downsample) * downsample
-    lookup = torch.from_numpy(np.append(values, np.uint8(nodata))).to(device)
-    strips: dict[str, list[NDArray[Any]]] = {name: [] for name in (LABELS, *extras)}
+    (lookup,) = ferry.up(np.append(values, np.uint8(nodata)))
+    strips: dict[str, list[Tensor]] = {name: [] for name in (LABELS, *extras)}
     for start in range(0, len(rows.t), strip):
         part = slice(start, min(start + strip, len(rows.t)))
-        scores_KRC = _scores(sums_KHW, rows[part], columns, device)
+        scores_KRC = _scores(sums_KHW, rows[part], columns, ferry)
         if valid is not None:
-            scores_KRC *= torch.from_numpy(valid[part]).to(device)
+            scores_KRC *= ferry.up(valid[part])[0]
         if downsample > 1:
             scores_KRC = _summed(scores_KRC, downsample)
         examined_RC = scores_KRC[-1] > 0
         labels = torch.where(examined_RC, scores_KRC[:-1].max(0).indices, classes)
-        strips[LABELS].append(lookup[labels].cpu().numpy())
+        strips[LABELS].append(lookup[labels])
         for name in extras:
-            strips[name].append(_EXTRAS[name](scores_KRC[:-1], examined_RC).cpu().numpy())
-    return {name: np.concatenate(parts, axis=-2) for name, parts in strips.items()}
+            strips[name].append(_EXTRAS[name](scores_KRC[:-1], examined_RC))
+    return {name: torch.cat(parts, dim=-2) for name, parts in strips.items()}
 
 
 def _probabilities(scores_KRC: Tensor, examined_RC: Tensor) -> Tensor:
@@ -183,25 +197,25 @@ def _uncertainty(scores_KRC: Tensor, examined_RC: Tensor) -> Tensor:
 _EXTRAS = {UNCERTAINTY: _uncertainty, PROBABILITIES: _probabilities}
 
 
-def _scores(sums_KHW: NDArray[np.float32], rows: Taps, columns: Taps, device: torch.device) -> Tensor:
+def _scores(sums_KHW: Tensor, rows: Taps, columns: Taps, ferry: Ferry) -> Tensor:
     """(K + 1, R, C) probabilities at level-0 pixels, and last 1 where the nearest working pixel was examined."""
     low, high = int(rows.first.min()), int(rows.second.max()) + 1
-    strip_KHW = torch.from_numpy(np.ascontiguousarray(sums_KHW[:, low:high])).to(device)
+    strip_KHW = sums_KHW[:, low:high].contiguous()
     weight_HW = strip_KHW[-1:].clone()
     strip_KHW = torch.where(weight_HW > 0, strip_KHW / weight_HW.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
     shifted = Taps(rows.first - low, rows.second - low, rows.t)
-    return _mixed(_mixed(strip_KHW, shifted, 1, device), columns, 2, device)
+    return _mixed(_mixed(strip_KHW, shifted, 1, ferry), columns, 2, ferry)
 
 
-def _mixed(values_KHW: Tensor, taps: Taps, axis: int, device: torch.device) -> Tensor:
+def _mixed(values_KHW: Tensor, taps: Taps, axis: int, ferry: Ferry) -> Tensor:
     """Linear interpolation along one axis; the last channel (examined or not) takes the nearer pixel."""
     if taps.plain and (np.diff(taps.first) == 1).all():
         return values_KHW.narrow(axis, int(taps.first[0]), len(taps.first))
-    first = values_KHW.index_select(axis, torch.from_numpy(taps.first).to(device))
+    at_first, at_second, t = ferry.up(taps.first, taps.second, taps.t)
+    first = values_KHW.index_select(axis, at_first)
     if taps.plain:
         return first
-    second = values_KHW.index_select(axis, torch.from_numpy(taps.second).to(device))
-    t = torch.from_numpy(taps.t).to(device)
+    second = values_KHW.index_select(axis, at_second)
     t = t[:, None] if axis == 1 else t[None, :]
     mixed = torch.lerp(first, second, t)
     mixed[-1] = torch.where(t <= 0.5, first[-1], second[-1])

@@ -4,6 +4,7 @@ The output shows all of the field of view that was seen; its part that shows the
 Implicit mapping needs nothing: the output is that window already. Letters: N patches, K classes, H W samples.
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -21,9 +22,10 @@ def map_exact(output_NKHW: Tensor, seen: Region, smallest: Region) -> Tensor:
     Bilinear, clamped to the output; exact for any two windows, concentric or not.
     """
     rows, columns = output_NKHW.shape[-2:]
-    by_row = bilinear_weights(_positions(rows, smallest.y - seen.y, smallest.height, seen.height), rows)
-    by_column = bilinear_weights(_positions(columns, smallest.x - seen.x, smallest.width, seen.width), columns)
-    return by_row.to(output_NKHW) @ output_NKHW @ by_column.to(output_NKHW).T
+    kind = output_NKHW.device, output_NKHW.dtype
+    by_row = _weights(rows, smallest.y - seen.y, smallest.height, seen.height, *kind)
+    by_column = _weights(columns, smallest.x - seen.x, smallest.width, seen.width, *kind)
+    return by_row @ output_NKHW @ by_column.T
 
 
 def map_parity(output_NKHW: Tensor, index: int, bank: Sequence[int], *, stride: int = 1) -> Tensor:
@@ -37,6 +39,13 @@ def map_parity(output_NKHW: Tensor, index: int, bank: Sequence[int], *, stride: 
     first = (side // 2 - smallest // 2) // ratio // stride
     crop = output_NKHW[..., first : first + extent, first : first + extent]
     return bilinear(crop, output_NKHW.shape[-2], output_NKHW.shape[-1])
+
+
+@functools.lru_cache(maxsize=32)
+def _weights(samples: int, offset: int, extent: int, seen: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(samples, samples); kept where it is used, since bringing it there again would make the host wait."""
+    with torch.inference_mode(False):  # training may read it too
+        return bilinear_weights(_positions(samples, offset, extent, seen), samples).to(device, dtype)
 
 
 def _positions(samples: int, offset: int, extent: int, seen: int) -> Tensor:

@@ -5,6 +5,7 @@ Letters: N patches of a batch, M fields of view mixed into one patch, C bands, P
 
 import math
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,14 @@ from foveate.errors import MemoryTooSmall
 from foveate.schema import BundleCard
 from model.accumulator import Accumulator
 from model.bundle import Bundle, load_networks
+from model.device import Ferry, grown_batch, has_bfloat16
 from model.folding import folded
 from model.mapping import map_exact
 from raster.geometry import Region, Size
+
+FEW = 4
+"""Patches at once that a CPU is happy with, and that trials begin with."""
+_TRIALS = 3
 
 
 @dataclass(frozen=True)
@@ -41,24 +47,21 @@ class PatchBatch:
     whole: bool = False
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU; else the device of that name."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
-
-
 class Predictor:
     """One bundle, warm on one device. Its methods are for one thread at a time.
 
     Pixels go to the device as they are, and labels come back; all between happens there. Evaluation mode; batch
-    normalisation is folded into the convolutions; patches are channels-last, which suits oneDNN and cuDNN. On the CPU
-    float32 throughout; on CUDA (not yet run on one) the network works in bfloat16 and everything after it in float32.
+    normalisation is folded into the convolutions; patches are channels-last, which suits oneDNN and cuDNN. float32
+    throughout; on CUDA (not yet run on one) the network works in bfloat16 where the GPU does, and everything after it
+    in float32. Nothing that `add` does makes the host wait for the device, but for a device that is far behind.
     """
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self.bundle = bundle
         self.device = device
+        self.ferry = Ferry(device)
+        self.half = torch.bfloat16 if has_bfloat16(device) else None
+        self.tries_batches = device.type != "cpu"
         card = bundle.card
         if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -66,6 +69,7 @@ class Predictor:
         network = network.to(memory_format=torch.channels_last)
         self.network: nn.Module = folded(network, _example(card).to(device))
         self._at_once: int | None = None
+        self._trials: dict[tuple[int, int], float] = {}
         shape = (1, len(card.input.bands), 1, 1)
         self._mean = (torch.tensor(card.input.mean) * card.input.value_scale).reshape(shape).to(device)
         self._scale = (1 / (torch.tensor(card.input.std) * card.input.value_scale)).reshape(shape).to(device)
@@ -100,21 +104,62 @@ class Predictor:
 
     @torch.inference_mode()
     def scores(self, batch: PatchBatch) -> Tensor:
-        """(count, K, P, P) probabilities of a batch: over all that a patch shows if `whole`, else over its cell."""
-        patches_NMCPP = self._sent(batch.pixels).movedim(-1, 2)
-        mix_NM = torch.from_numpy(batch.mix).to(self.device)
-        fov_N = torch.from_numpy(batch.fov).to(self.device)
-        scores_NKPP = self._scores(self._mixed(patches_NMCPP, mix_NM), self._log_scale(mix_NM, fov_N))
-        if self.card.mapping == "explicit" and not batch.whole:
-            scores_NKPP = self._narrowed(scores_NKPP, fov_N)
-        return scores_NKPP[: batch.count]
+        """(count, K, P, P) probabilities of a batch: over all that a patch shows if `whole`, else over its cell.
 
-    def _sent(self, pixels: NDArray[Any]) -> Tensor:
-        """On the device; to CUDA from pinned memory, so that the copy runs beside the network."""
-        here = torch.from_numpy(pixels)
-        if self.device.type == "cuda":
-            return here.pin_memory().to(self.device, non_blocking=True)
-        return here.to(self.device)
+        In as many goes as the device's memory asks for: each failure halves them for good. Raises MemoryTooSmall.
+        """
+        self.ferry.next_batch()
+        while True:
+            at_once = min(self._at_once or len(batch.pixels), len(batch.pixels))
+            try:
+                goes = [self._go(batch, slice(k, k + at_once)) for k in range(0, batch.count, at_once)]
+                return torch.cat(goes)[: batch.count]
+            except torch.OutOfMemoryError as error:
+                if at_once == 1:
+                    raise MemoryTooSmall(
+                        f"one patch of {self.card.name} does not fit into the memory of {self.device}",
+                        hint="free memory on the device, or use --device cpu",
+                    ) from error
+                self._at_once = (at_once + 1) // 2
+
+    def best_batch(self, most: int, mixed: int) -> int:
+        """How many patches to forward at once, each mixed of so many fields of view: on a CPU a few, elsewhere tried.
+
+        At most `most` where it is tried. Timings are kept, so the same predictor gives the same answer again.
+        """
+        if not self.tries_batches:
+            return FEW
+        return grown_batch(lambda count: self._trial(count, mixed), FEW, most)
+
+    @torch.inference_mode()
+    def _trial(self, count: int, mixed: int) -> float:
+        """Seconds that a batch takes, from the host and back to it, the best of some; OutOfMemoryError each time."""
+        key = count, mixed
+        if key not in self._trials:
+            P, fovs = self.card.patch_size, np.zeros(count, np.int64)
+            pixels = np.zeros((count, mixed, P, P, len(self.card.input.bands)), self.card.input.dtype)
+            mix, shares = np.full((count, mixed), 1 / mixed, np.float32), np.ones(count, np.float32)
+            batch = PatchBatch(pixels, mix, fovs, np.zeros((count, 2), np.int64), shares, count, whole=True)
+            seconds = []
+            for _ in range(1 + _TRIALS):
+                start = time.perf_counter()
+                self._go(batch, slice(0, count))
+                self.ferry.synchronize()
+                seconds.append(time.perf_counter() - start)
+            self._trials[key] = min(seconds[1:])  # the first one also chose how to compute
+        return self._trials[key]
+
+    def _go(self, batch: PatchBatch, part: slice) -> Tensor:
+        """(n, K, P, P): the scores of a part of the batch."""
+        fov = batch.fov[part]
+        narrowed = {} if batch.whole or self.card.mapping == "implicit" else _by_fov(fov)
+        sent = self.ferry.up(batch.pixels[part], batch.mix[part], fov, *narrowed.values())
+        pixels_NMPPC, mix_NM, fov_N, *places = sent
+        mixed_NCPP = self._mixed(pixels_NMPPC.movedim(-1, 2), mix_NM)
+        scores_NKPP = self._scores(mixed_NCPP, self._log_scale(mix_NM, fov_N))
+        for seen, place in zip(narrowed, places, strict=True):
+            scores_NKPP[place] = self._narrowed(scores_NKPP[place], seen)
+        return scores_NKPP
 
     def normalised(self, pixels: NDArray[Any]) -> Tensor:
         """(1, C, height, width) on the device, as the networks take it, of (height, width, C) in the bundle's dtype."""
@@ -139,34 +184,20 @@ class Predictor:
         if self.card.network.scale_channel:
             plane = log_scale_N[:, None, None, None].expand(-1, 1, *patches_NCPP.shape[2:])
             patches_NCPP = torch.cat([patches_NCPP, plane], dim=1)
-        logits = self._logits(patches_NCPP.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
+            logits = self.network(patches_NCPP.contiguous(memory_format=torch.channels_last))
         return torch.softmax(logits.float(), dim=1)
 
-    def _logits(self, patches_NCPP: Tensor) -> Tensor:
-        """The network's answer, in as many goes as the device's memory asks for: each failure halves them for good."""
-        while True:
-            at_once = self._at_once or len(patches_NCPP)
-            try:
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                    return torch.cat([self.network(part) for part in torch.split(patches_NCPP, at_once)])
-            except torch.OutOfMemoryError as error:
-                if at_once == 1:
-                    raise MemoryTooSmall(
-                        f"one patch of {self.card.name} does not fit into the memory of {self.device}",
-                        hint="free memory on the device, or use --device cpu",
-                    ) from error
-                self._at_once = at_once // 2
-
-    def _narrowed(self, scores_NKPP: Tensor, fov_N: Tensor) -> Tensor:
+    def _narrowed(self, scores_NKPP: Tensor, fov: int) -> Tensor:
         """Explicit mapping: the part that shows the smallest field of view, enlarged; fields of view are concentric."""
-        P = self.card.patch_size
-        for fov in set(fov_N.tolist()) - {0}:
-            # Twice the sides, so that the corner is whole even where sides are odd.
-            side = self.card.fovs[fov]
-            seen, smallest = Region(0, 0, 2 * side, 2 * side), Region(side - P, side - P, 2 * P, 2 * P)
-            same = fov_N == fov
-            scores_NKPP[same] = map_exact(scores_NKPP[same], seen, smallest)
-        return scores_NKPP
+        # Twice the sides, so that the corner is whole even where sides are odd.
+        side, P = self.card.fovs[fov], self.card.patch_size
+        return map_exact(scores_NKPP, Region(0, 0, 2 * side, 2 * side), Region(side - P, side - P, 2 * P, 2 * P))
+
+
+def _by_fov(fov: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """The patches that show each field of view but the smallest."""
+    return {int(seen): np.flatnonzero(fov == seen) for seen in np.unique(fov) if seen}
 
 
 def _example(card: BundleCard) -> Tensor:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from foveate.errors import CoverageHole, Dismissed
 from foveate.schema import NODATA
-from model.accumulator import LABELS, PROBABILITIES, UNCERTAINTY, Accumulator, Layers, Taps, finish
+from model.accumulator import LABELS, PROBABILITIES, UNCERTAINTY, Accumulator, Layers, OpenSums, Taps, finish
+from model.device import Landing
 from model.predictor import PatchBatch, Predictor
 from raster.geometry import Region
 from raster.grid import Block
@@ -32,6 +33,29 @@ class _Task:
     block: Block
     group: list[Shot]
     last: bool
+
+
+@dataclass(frozen=True)
+class _Finishing:
+    """Layers of a piece on their way from the device; None: nobody examined any of it."""
+
+    piece: Piece
+    landing: Landing | None
+    with_data: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class _Leaving:
+    """A block whose patches are all forwarded, until what comes of them is back from the device and committed."""
+
+    block: Block
+    pieces: list[_Finishing]
+    sums: dict[str, Landing]
+    damaged: frozenset[Region]
+
+    def ready(self) -> bool:
+        layers = [finishing.landing for finishing in self.pieces if finishing.landing is not None]
+        return all(landing.ready() for landing in (*layers, *self.sums.values()))
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,7 @@ class BlockWork:
         self._values = np.array([card.value for card in job.card.classes], np.uint8)
         self._extras = tuple(sorted(set(job.options.outputs)))
         self._sums: Accumulator | None = None
+        self._leaving: _Leaving | None = None
         self._damaged: set[Region] = set()
         self._all_damaged: set[Region] = set(job.known_damage | known_damage)
         self._tally, self._decoded = Tally(), 0
@@ -106,11 +131,15 @@ class BlockWork:
         total = max(1, sum(1 for block in self._job.placement.blocks for _ in self._shots(block)))
         ready = sum(1 for block in self._done for _ in self._shots(block))
         for task, patches in read_ahead(self._tasks(), self._read, executor, AHEAD * threads()):
-            self._take(task, patches)
+            if patches is not None:
+                self._take(task.block, *patches)
+            yield from self._left(wait=task.last)
+            if task.last:
+                self._leave(task.block)
+                yield from self._left(wait=False)
             ready += len(task.group)
             pulse(ready / total)
-            if task.last:
-                yield task.block
+        yield from self._left(wait=True)
 
     def _shots(self, block: Block) -> Iterator[Shot]:
         tree = self._job.tree
@@ -155,15 +184,11 @@ class BlockWork:
     def _read(self, task: _Task) -> tuple[PatchBatch, frozenset[Region]] | None:
         return self._reader.read(task.block, task.group, self._job.batch) if task.group else None
 
-    def _take(self, task: _Task, patches: tuple[PatchBatch, frozenset[Region]] | None) -> None:
-        if patches is not None:
-            batch, damaged = patches
-            self._note_damage(damaged)
-            if self._sums is None:
-                self._sums = self._open(task.block)
-            self._predictor.add(self._sums, batch)
-        if task.last:
-            self._commit(task.block)
+    def _take(self, block: Block, batch: PatchBatch, damaged: frozenset[Region]) -> None:
+        self._note_damage(damaged)
+        if self._sums is None:
+            self._sums = self._open(block)
+        self._predictor.add(self._sums, batch)
 
     def _open(self, block: Block) -> Accumulator:
         return self._predictor.open_block(self._job.placement.support(block).size, self._job.overlap_px)
@@ -174,26 +199,39 @@ class BlockWork:
             self._all_damaged |= damaged
             check_damage(sorted(self._all_damaged), self._job.info, "see the warnings")
 
-    def _commit(self, block: Block) -> None:
-        """The block's own labels, and its share of the seams around it; then the seams that only waited for it."""
+    def _leave(self, block: Block) -> None:
+        """Have the block's own labels made, and its share of the seams around it brought back."""
         corner = self._job.placement.support(block)
-        pieces: dict[str, Layers] = {}
-        sums: dict[str, NDArray[np.float32]] = {}
-        tally = Tally()
+        pieces: list[_Finishing] = []
+        sums: dict[str, Landing] = {}
         for piece in self._job.placement.pieces_of(block):
             part = self._job.placement.region_w(piece).intersection(corner)
-            open_sums = None if self._sums is None else self._sums.part(part.shifted(-corner.x, -corner.y))
-            if len(piece.owners) > 1:
-                if open_sums is not None:
-                    sums[piece.name] = open_sums
-            else:
-                pieces[piece.name], counted = self._finished(piece, open_sums)
-                tally += counted
-        self._sums = None
-        decoded = self._job.source.take_pixels_decoded()
-        record = BlockRecord(pieces, frozenset(self._damaged), tally, decoded, self._leaf_of(block))
+            open_sums = None if self._sums is None else self._sums.there(part.shifted(-corner.x, -corner.y))
+            if len(piece.owners) == 1:
+                pieces.append(self._finishing(piece, open_sums))
+            elif open_sums is not None:
+                sums[piece.name] = self._predictor.ferry.down({piece.name: open_sums})
+        self._leaving = _Leaving(block, pieces, sums, frozenset(self._damaged))
+        self._sums, self._damaged = None, set()
+
+    def _left(self, *, wait: bool) -> Iterator[Block]:
+        """The block that was left, committed, if it is back or is to be waited for: on a CPU it is at once."""
+        if self._leaving is not None and (wait or self._leaving.ready()):
+            leaving, self._leaving = self._leaving, None
+            self._commit(leaving)
+            yield leaving.block
+
+    def _commit(self, leaving: _Leaving) -> None:
+        """What the block came to; then the seams that only waited for it."""
+        pieces: dict[str, Layers] = {}
+        tally = Tally()
+        for finishing in leaving.pieces:
+            pieces[finishing.piece.name], counted = self._checked(finishing)
+            tally += counted
+        sums = {name: landing.arrays()[name] for name, landing in leaving.sums.items()}
+        block, decoded = leaving.block, self._job.source.take_pixels_decoded()
+        record = BlockRecord(pieces, leaving.damaged, tally, decoded, self._leaf_of(block))
         self._canvas.commit_block(block, record, sums)
-        self._damaged = set()
         self._count(tally, decoded)
         self._done.add(block)
         self._close_seams(block)
@@ -208,7 +246,7 @@ class BlockWork:
             owners = [placement.blocks.at(*owner) for owner in piece.owners]
             ready = len(owners) > 1 and all(owner in self._done for owner in owners)
             if ready and piece.name not in self._closed:
-                layers, tally = self._finished(piece, self._added(piece, owners))
+                layers, tally = self._checked(self._finishing(piece, self._added(piece, owners)))
                 self._canvas.commit_seam(piece, layers, tally)
                 self._count(tally)
                 self._closed.add(piece.name)
@@ -237,26 +275,35 @@ class BlockWork:
             total[:, rows, columns] += sums
         return total
 
-    def _finished(self, piece: Piece, sums: NDArray[np.float32] | None) -> tuple[Layers, Tally]:
-        """The layers of a piece from the sums over its working region, checked for holes, and their tally."""
+    def _finishing(self, piece: Piece, sums: OpenSums | None) -> _Finishing:
+        """The layers of a piece from the sums over its working region."""
         job, placement = self._job, self._job.placement
         valid = job.source.read_valid(placement.piece_l0(piece))
-        with_data = _any_in_squares(valid, placement.x.downsample)
-        if sums is None:
-            layers = _nothing(piece.region_m.size.shape, len(self._values), self._extras)
-        else:
+        landing = None
+        if sums is not None:
             region = placement.region_w(piece)
             layers = finish(
-                self._without_background(sums, region),
+                sums,
                 _shifted(placement.y.taps(piece.rows.start_m, piece.rows.end_m), region.y),
                 _shifted(placement.x.taps(piece.columns.start_m, piece.columns.end_m), region.x),
                 valid=valid,
                 downsample=placement.x.downsample,
                 values=self._values,
                 nodata=NODATA,
-                device=self._predictor.device,
+                ferry=self._predictor.ferry,
                 extras=self._extras,
+                shown=self._shown(region),
             )
+            landing = self._predictor.ferry.down(layers)
+        return _Finishing(piece, landing, _any_in_squares(valid, placement.x.downsample))
+
+    def _checked(self, finishing: _Finishing) -> tuple[Layers, Tally]:
+        """The layers of a piece once they are here, without holes, and their tally."""
+        piece, with_data = finishing.piece, finishing.with_data
+        if finishing.landing is None:
+            layers = _nothing(piece.region_m.size.shape, len(self._values), self._extras)
+        else:
+            layers = finishing.landing.arrays()
         labels = layers[LABELS]
         unexamined = (labels == NODATA) if with_data is None else (labels == NODATA) & with_data
         background = unexamined & self._background(piece)
@@ -268,21 +315,20 @@ class BlockWork:
         count = labels.size if with_data is None else int(with_data.sum())
         return layers, Tally(count, count - int(unexamined.sum()), int(background.sum()))
 
-    def _without_background(self, sums: NDArray[np.float32], region_w: Region) -> NDArray[np.float32]:
-        """The sums where the window of an examined cell lies: a coarse leaf shows more than what is to be examined."""
+    def _shown(self, region_w: Region) -> NDArray[np.float32] | None:
+        """1 where the window of an examined cell lies: a coarse leaf shows more than what is to be examined."""
         if self._job.tree is None:
-            return sums
+            return None
         cells = self._job.cells
         columns, rows = cells.cells_touching(region_w)
         reason = self._plan.reason[rows.start : rows.stop, columns.start : columns.stop]
         if not (reason == BACKGROUND).any():
-            return sums
+            return None
         shown = np.zeros(region_w.size.shape, np.float32)
         for r, c in np.argwhere(reason == EXAMINED).tolist():
             window = cells.window(columns.start + c, rows.start + r).intersection(region_w)
             shown[window.slices(region_w.x, region_w.y)] = 1
-        masked: NDArray[np.float32] = sums * shown
-        return masked
+        return shown
 
     def _background(self, piece: Piece) -> NDArray[np.bool_]:
         """(rows, columns) of the piece: whether the first or last pixel's own cell was skipped as background."""

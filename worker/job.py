@@ -9,7 +9,7 @@ from pathlib import Path
 from foveate.coverage import Coverage, checked_coverage
 from foveate.errors import MemoryTooSmall, OptionInvalid
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
-from model.predictor import Predictor
+from model.predictor import FEW, Predictor
 from model.tree import Tree, make_tree
 from raster.bands import fill_colour
 from raster.convert import convert, converted_at, needs_conversion
@@ -26,7 +26,7 @@ Report = Callable[[str, float], None]
 
 _BASE_BYTES = 1_100_000_000
 """Interpreter, torch, network and one batch's activations, measured on the shipped bundles."""
-_CACHE_SHARE, _BLOCK_SHARE = 0.2, 0.3
+_CACHE_SHARE, _BLOCK_SHARE, _AHEAD_SHARE = 0.2, 0.3, 0.2
 _MOST_CELLS = 10
 
 
@@ -36,6 +36,8 @@ class Budget:
 
     cache_bytes: int
     block: int
+    ahead_bytes: int
+    """Patches that are read ahead of the network."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Job:
     coverage: Coverage
     tree: Tree | None
     """None: dense."""
+    batch: int
+    """Patches a forward; on other devices than a CPU `worker.sizing` puts another number here."""
 
     @property
     def cells(self) -> Lattice:
@@ -88,11 +92,6 @@ class Job:
         """The working pixels that the mask is read from."""
         (x0, x1), (y0, y1) = (axis.working(0, axis.length_m) for axis in (self.placement.x, self.placement.y))
         return Region.between(x0, y0, x1, y1)
-
-    @property
-    def batch(self) -> int:
-        """Patches a forward: enough to fill the device, as few as the CPU is happy with."""
-        return self.spec.batch or (4 if self.device == "cpu" else 16)
 
 
 @contextlib.contextmanager
@@ -132,6 +131,7 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
             frozenset(damaged),
             coverage,
             tree,
+            spec.batch or FEW,
         )
 
 
@@ -164,7 +164,7 @@ def _budget(spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid
             f"{spec.memory_gb:g} GB are too few for {card.name} with {len(card.classes)} classes",
             hint=f"grant more with --memory (at least {(_BASE_BYTES + bytes_per_cell / _BLOCK_SHARE) / 1e9 + 0.1:.1f})",
         )
-    return Budget(int(spare * _CACHE_SHARE), spec.block or min(fits, _MOST_CELLS))
+    return Budget(int(spare * _CACHE_SHARE), spec.block or min(fits, _MOST_CELLS), int(spare * _AHEAD_SHARE))
 
 
 def _readable(ref: ImageRef, info: ImageInfo, canvas: Path, report: Report) -> tuple[ImageRef, tuple[Region, ...]]:

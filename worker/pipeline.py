@@ -10,7 +10,8 @@ import numpy as np
 
 from foveate.errors import Dismissed
 from model.bundle import load_bundle
-from model.predictor import Predictor, choose_device
+from model.device import choose_device
+from model.predictor import Predictor
 from raster.geometry import Region
 from raster.whole_file import write_json
 from worker.assemble import Assembly
@@ -22,6 +23,7 @@ from worker.look import Thumbnail, distribution, take_thumbnail
 from worker.manifest import manifest
 from worker.plan import EXAMINED, Plan, make_plan, tissue_under, why_skipped
 from worker.refined import RefinedWork
+from worker.sizing import batch_for
 from worker.spec import JobSpec
 from worker.trees import make_tree_plan
 
@@ -48,6 +50,7 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
         canvas = Canvas(spec.canvas, configuration(job, predictor))
         with clock.stage("look"):
             plan, first = planned(job, canvas, predictor, tell)
+            job = replace(job, batch=first.batch)
             spec.out.mkdir(parents=True)
             assembly = stack.enter_context(Assembly(job, canvas, spec.out))
             job.source.take_pixels_decoded()  # the overlay's: nobody needs them for a patch
@@ -85,11 +88,15 @@ def warm_predictor(spec: JobSpec) -> Predictor:
 
 @dataclass(frozen=True)
 class FirstLook:
-    """What making the plan came to: the damage that it met, the pixels that it decoded, and the tree's threshold."""
+    """What making the plan came to: the damage that it met, the pixels that it decoded, and the tree's threshold.
+
+    `batch` is found with the plan and stays with it, so that a job that goes on forwards as it did before.
+    """
 
     damaged: frozenset[Region]
     pixels_decoded: int
     threshold: float | None
+    batch: int
 
 
 def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tuple[Plan, FirstLook]:
@@ -109,12 +116,14 @@ def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tup
         looked = {"damaged": np.array(damaged, np.int64).reshape(-1, 4)}
         looked["decoded"] = np.array(job.source.take_pixels_decoded())
         looked["threshold"] = np.array(np.nan if threshold is None else threshold)
+        looked["batch"] = np.array(batch_for(job, plan, predictor))
         canvas.save_plan(plan.arrays() | looked)
         arrays = canvas.load_plan()
         assert arrays is not None, "the plan was written a moment ago"
     damage = frozenset(Region(*map(int, row)) for row in arrays.pop("damaged"))
-    threshold = float(arrays.pop("threshold"))
-    return Plan.of(arrays), FirstLook(damage, int(arrays.pop("decoded")), threshold if np.isfinite(threshold) else None)
+    threshold, decoded, batch = float(arrays.pop("threshold")), int(arrays.pop("decoded")), int(arrays.pop("batch"))
+    first = FirstLook(damage, decoded, threshold if np.isfinite(threshold) else None, job.spec.batch or batch)
+    return Plan.of(arrays), first
 
 
 def _new_plan(job: Job, predictor: Predictor, thumbnail: Thumbnail) -> tuple[Plan, float | None]:
@@ -156,7 +165,7 @@ def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
         "image_sha256": job.spec.image_sha256,
         "bundle_sha256": predictor.bundle.sha256,
         "reader": job.info.reader,
-        "device": job.device,
+        "device": job.device if predictor.half is None else f"{job.device}, {predictor.half}",
         "block": job.budget.block,
         "flat_blocks": job.spec.block is None,
     }

@@ -5,6 +5,7 @@ closer is decided while the blocks are computed, and stands with each block in t
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -12,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from model.device import Landing
 from model.predictor import PatchBatch, Predictor
 from model.refine import mark, refine_block
 from model.tree import Node, Tree
@@ -63,8 +65,8 @@ class RefinedWork(BlockWork):
             if block not in self._done:
                 share = _COARSE + (1 - _COARSE) * len(self._done) / len(blocks)
                 self._refine(block, executor, pulse, share)
-                self._commit(block)
-                yield block
+                self._leave(block)
+                yield from self._left(wait=True)
 
     def _coarse_pass(self, executor: Executor, pulse: Callable[[float], None]) -> None:
         """Forward the roots that the canvas lacks, and commit them row by row."""
@@ -86,15 +88,25 @@ class RefinedWork(BlockWork):
         damaged: set[Region] = set()
         everywhere = Region(0, 0, 0, 0)
         batch, done = self._job.batch, 0
+        coming: deque[tuple[int, Landing]] = deque()
+
+        def land(leaving: int) -> None:
+            while len(coming) > leaving:
+                first, landing = coming.popleft()
+                found = landing.arrays()["scores"]
+                scores[first : first + len(found)] = found
+
         tasks = in_groups(map(shot_of, roots), batch)
         reading = read_ahead(
             tasks, lambda group: self._reader.read_loose(everywhere, group, batch), executor, AHEAD * threads()
         )
         for group, (patches, found) in reading:
             damaged |= found
-            scores[done : done + len(group)] = self._predictor.scores(patches).half().cpu().numpy()
+            coming.append((done, self._predictor.ferry.down({"scores": self._predictor.scores(patches).half()})))
             done += len(group)
+            land(leaving=1)
             pulse()
+        land(leaving=0)
         decoded = self._job.source.take_pixels_decoded()
         return RootRow(np.array([root.column for root in roots], np.int64), scores, frozenset(damaged), decoded)
 

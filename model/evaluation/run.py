@@ -14,6 +14,7 @@ from model.bundle import load_bundle, store_coverage
 from model.datasets.labelled import open_labelled
 from model.datasets.layouts import find_pairs, labelling_of
 from model.datasets.pair import Pair
+from model.device import choose_device
 from model.evaluation.config import Bootstrap, EvaluateConfig
 from model.evaluation.coverage import measure, subjects
 from model.evaluation.coverage_report import Judged, curve_card, judge
@@ -23,7 +24,7 @@ from model.evaluation.predict import Member, Sampling, foveation_step
 from model.evaluation.report import scores_json, write_report
 from model.evaluation.results import Results, SweepPoint, averaged_classes
 from model.evaluation.scores import EntryScore, ImageScore, Wanted, score_image
-from model.predictor import Predictor, choose_device
+from model.predictor import Predictor
 from raster.geometry import Size
 from raster.grid import make_lattice
 

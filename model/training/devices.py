@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from model.device import has_bfloat16
+
 __all__ = ["Place", "placed", "synchronised", "wrapped"]
 
 
@@ -47,7 +49,7 @@ def placed() -> Iterator[Place]:
     half = None
     if cuda:
         torch.cuda.set_device(device)
-        half = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        half = torch.bfloat16 if has_bfloat16(device) else torch.float16
     if world == 1:
         yield Place(device, half=half)
         return

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.accumulator import Accumulator, Taps, finish, stitching_window
+from model.device import Ferry
 from raster.geometry import Region, Size
 
 CPU = torch.device("cpu")
@@ -20,7 +21,7 @@ def identity(length):
 def labels_of(sums, **changes):
     rows, columns = identity(sums.shape[1]), identity(sums.shape[2])
     settings = {"valid": None, "downsample": 1, "values": np.arange(sums.shape[0] - 1, dtype=np.uint8), "nodata": 255}
-    return finish(sums, rows, columns, **(settings | changes), device=CPU)["labels"]
+    return finish(sums, rows, columns, **(settings | changes), ferry=Ferry(CPU))["labels"].numpy()
 
 
 @given(st.integers(1, 64), st.integers(0, 48))

@@ -8,8 +8,8 @@ from torch import nn
 from foveate.errors import MemoryTooSmall
 from model.bundle import load_bundle, load_networks
 from model.folding import folded
-from model.predictor import PatchBatch, Predictor
-from raster.geometry import Size
+from model.predictor import FEW, PatchBatch, Predictor
+from raster.geometry import Region, Size
 from tests.bundles import make_bundle
 from tests.model.test_shipped_bundles import ROOT
 
@@ -86,10 +86,34 @@ def test_a_batch_that_does_not_fit_is_halved_for_good_and_gives_the_same(predict
     predictor.add(got, batch_of(8))
     predictor.add(got, batch_of(8))
     assert cramped.seen == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
-    from raster.geometry import Region
-
     whole = Region(0, 0, 8 * P, P)
     assert np.allclose(got.part(whole), 2 * wanted.part(whole), atol=1e-5)
+
+
+def test_memory_that_runs_out_behind_the_network_halves_as_well(predictor, monkeypatch):
+    wanted = predictor.scores(batch_of(6))
+    narrowed, seen = predictor._scores, []
+
+    def cramped(patches, log_scale):
+        seen.append(len(patches))
+        if len(patches) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return narrowed(patches, log_scale)
+
+    monkeypatch.setattr(predictor, "_scores", cramped)
+    assert torch.allclose(predictor.scores(batch_of(6)), wanted, atol=1e-5)
+    assert seen == [6, 3, 3]
+
+
+def test_a_cpu_gets_a_few_patches_and_other_devices_what_fits(predictor):
+    assert predictor.best_batch(64, 1) == FEW
+    predictor.tries_batches = True
+    predictor.network = cramped = Cramped(predictor.network, FEW)
+    assert predictor.best_batch(64, 1) == FEW
+    assert max(cramped.seen) == 2 * FEW
+    tried = len(cramped.seen)
+    assert predictor.best_batch(FEW, 1) == FEW
+    assert len(cramped.seen) == tried, "what was timed is kept"
 
 
 def test_a_patch_that_never_fits_is_an_error_with_a_remedy(predictor):

@@ -7,7 +7,8 @@ import rasterio
 
 from foveate.schema import SegmentOptions
 from model.bundle import load_bundle
-from model.predictor import Predictor, choose_device
+from model.device import choose_device
+from model.predictor import Predictor
 from worker.assemble import layers_of, without
 from worker.canvas import Canvas
 from worker.job import prepared

@@ -10,9 +10,10 @@ from foveate.coverage import checked_coverage
 from foveate.errors import OptionInvalid
 from foveate.schema import SegmentOptions
 from model.bundle import load_bundle
+from model.device import choose_device
 from model.evaluation.nodes import Cover, forward_nodes
 from model.evaluation.signals import gains, linear_gain, node_confusions, parents
-from model.predictor import Predictor, choose_device
+from model.predictor import Predictor
 from model.tree import Node
 from tests.model.evaluation.scenes import PATCH, data_entries, make_rgb_bundle, opened, write_pair
 from tests.model.evaluation.test_run import run

@@ -1,0 +1,148 @@
+"""What a device is asked for: which one, at what precision, and how arrays get there and back beside its work.
+
+None of what is special to CUDA has run on a GPU yet. On a CPU torch's streams and events stand still, and arrays are
+handed over as they are.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveate.errors import OptionInvalid
+
+__all__ = ["Ferry", "Landing", "choose_device", "grown_batch", "has_bfloat16"]
+
+_UNDER_WAY = 2
+"""Batches that a device may have before it when the next goes up: one to work on, and one that it finds there."""
+_GAIN = 1.05
+"""A larger batch has to be faster than half of it by this factor."""
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU where there is one, else the CPU; else the device of that name, with its index.
+
+    Raises OptionInvalid for a GPU that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type != "cuda":
+        return device
+    index, count = device.index or 0, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        raise OptionInvalid(
+            f"device {name}: torch sees {count} GPUs here",
+            hint="use --device cpu or auto; else look at the driver with nvidia-smi, and at torch.cuda.is_available()",
+        )
+    return torch.device("cuda", index)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself; CPUs stay in float32, whatever they can do."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def grown_batch(seconds: Callable[[int], float], first: int, most: int) -> int:
+    """The batch, doubled from `first` up to `most`, beyond which more patches at once are hardly faster.
+
+    `seconds` tells how long a batch of so many takes, and raises torch.OutOfMemoryError where it does not fit.
+    """
+    best, best_rate, size = max(1, min(first, most)), 0.0, first
+    while size <= most:
+        try:
+            rate = size / seconds(size)
+        except torch.OutOfMemoryError:
+            break
+        if rate < _GAIN * best_rate:
+            break
+        best, best_rate, size = size, rate, 2 * size
+    return best
+
+
+class Landing:
+    """Arrays on their way from a device."""
+
+    def __init__(self, arrays: Mapping[str, Tensor], landed: Any) -> None:
+        self._arrays, self._landed = arrays, landed
+
+    def ready(self) -> bool:
+        return bool(self._landed.query())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """They themselves, once all of them are there."""
+        self._landed.synchronize()
+        return {name: array.numpy() for name, array in self._arrays.items()}
+
+
+class Ferry:
+    """Carries arrays between the host's page-locked memory and a device, each way on a stream of its own.
+
+    The device's work waits for what it needs and for nothing else: the next batch comes up while it works on this one,
+    and results go down while it works on the next. For one thread. Changes over time: what is under way.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._streams: Any = torch.get_device_module(device)
+        self._streams.set_device(device)
+        self._up, self._down = self._streams.Stream(), self._streams.Stream()
+        self._marks: deque[Any] = deque()
+
+    def next_batch(self) -> None:
+        """To be called before a batch goes up: waits until the device has at most `_UNDER_WAY` others before it."""
+        mark = self._streams.Event()
+        mark.record(self._streams.current_stream(self._device))
+        self._marks.append(mark)
+        if len(self._marks) > _UNDER_WAY:
+            self._marks.popleft().synchronize()
+
+    def up(self, *arrays: NDArray[Any]) -> list[Tensor]:
+        """The arrays on the device, for the work that is asked of it from now on."""
+        work = self._streams.current_stream(self._device)
+        here = [self._locked(torch.from_numpy(array)) for array in arrays]
+        with self._streams.stream(self._up):
+            there = [array.to(self._device, non_blocking=True) for array in here]
+        work.wait_stream(self._up)
+        self._keep(there, work)
+        return there
+
+    def down(self, arrays: Mapping[str, Tensor]) -> Landing:
+        """What the work that has been asked of the device so far makes of `arrays`, by their names.
+
+        Of a device, copies; on a CPU they themselves, so what becomes of them afterwards is seen.
+        """
+        self._down.wait_stream(self._streams.current_stream(self._device))
+        with self._streams.stream(self._down):
+            landing = {name: self._copied(array) for name, array in arrays.items()}
+            self._keep(list(arrays.values()), self._down)
+            landed = self._streams.Event()
+            landed.record(self._down)
+        return Landing(landing, landed)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that was asked of it."""
+        self._streams.synchronize(self._device)
+
+    # What differs where a device has a memory of its own. Torch's allocator of page-locked memory keeps what it lent
+    # until the copies from and to it are done, so buffers are used again, and never too early.
+
+    @property
+    def _apart(self) -> bool:
+        return self._device.type != "cpu"
+
+    def _locked(self, array: Tensor) -> Tensor:
+        return array.pin_memory() if self._apart else array
+
+    def _copied(self, array: Tensor) -> Tensor:
+        if not self._apart:
+            return array
+        return torch.empty(array.shape, dtype=array.dtype, pin_memory=True).copy_(array, non_blocking=True)
+
+    def _keep(self, arrays: list[Tensor], stream: Any) -> None:
+        """Memory of `arrays` is not given away before `stream` is done with it, whichever stream it came from."""
+        for array in arrays if self._apart else ():
+            array.record_stream(stream)
