@@ -10,9 +10,10 @@ its downsample is not whole.
 """
 
 import hashlib
+import logging
 import os
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,21 +24,15 @@ from raster.agreement import disagreement
 from raster.geometry import Region, Size
 from raster.image import Pixels, RasterImage, spelled
 from raster.limits import Limits
-from raster.tiles import TiledPage, tiled_pages
+from raster.tiles import TiledPage, tiled_pages, with_transformed_chroma
 
 READER = "direct"
+_log = logging.getLogger(__name__)
 _DTYPES = frozenset({"uint8", "uint16"})
 _SEED_BYTES = 1 << 20
 _MOST_VERDICTS = 256
-_verdicts: dict[tuple[Path, int, int, str], str | None] = {}
-"""Why a file is not read directly, or None, by path, time, length and reference: every handle gets the same answer."""
-
-
-@runtime_checkable
-class Described(RasterImage, Protocol):
-    """An image whose warnings can be replaced."""
-
-    def annotate(self, notes: list[str]) -> None: ...
+_verdicts: dict[tuple[Path, int, int, str], tuple[TiledPage, ...] | None] = {}
+"""The pages by which a file is read directly, or None, by path, time, length and reference: one answer for all."""
 
 
 class DirectImage:
@@ -129,26 +124,34 @@ class DirectImage:
 def direct_or_reference(path: Path, reference: RasterImage, limits: Limits, *, wanted: bool) -> RasterImage:
     """`reference`, which has opened `path`; or, if `wanted`, a faster image in its place where one can be trusted.
 
-    A file whose tiles come out differently is left to the reference, and says so in its warnings.
+    A file whose tiles come out differently is left to the reference; `info.reader` says which it was.
     """
     info = reference.info
-    pages = _pages(path, info, limits)
-    if pages is None or not isinstance(reference, Described):
-        return reference
-    direct = DirectImage(path, reference, pages)
     stat = path.stat()
     key = (path, stat.st_mtime_ns, stat.st_size, info.reader)
     if key not in _verdicts:
         if len(_verdicts) >= _MOST_VERDICTS:
             _verdicts.clear()
-        _verdicts[key] = disagreement(direct, reference, pages, _seed(path))
-    reason = _verdicts[key]
-    if reason is None and wanted:
-        return direct
-    direct.release()
-    if reason is not None:
-        reference.annotate([*info.warnings, f"its tiles are not read directly, but by {info.reader}: {reason}"])
-    return reference
+        _verdicts[key] = _agreeing(path, reference, limits)
+    pages = _verdicts[key]
+    return reference if pages is None or not wanted else DirectImage(path, reference, pages)
+
+
+def _agreeing(path: Path, reference: RasterImage, limits: Limits) -> tuple[TiledPage, ...] | None:
+    """The pages of the file's levels as they come out like the reference's; None: in no way."""
+    plain = _pages(path, reference.info, limits)
+    for pages in (plain, None if plain is None else with_transformed_chroma(plain)):
+        if pages is None:
+            continue
+        direct = DirectImage(path, reference, pages)
+        try:
+            reason = disagreement(direct, reference, pages, _seed(path))
+        finally:
+            direct.release()
+        if reason is None:
+            return pages
+        _log.info("%s: tiles read directly are not those of %s: %s", path.name, reference.info.reader, reason)
+    return None
 
 
 def _pages(path: Path, info: ImageInfo, limits: Limits) -> tuple[TiledPage, ...] | None:

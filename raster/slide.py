@@ -95,9 +95,6 @@ class SlideImage:
     def read_valid(self, level: int, region: Region) -> NDArray[np.bool_] | None:
         return None if self._info.validity == "none" else self.read(level, region).valid
 
-    def annotate(self, notes: list[str]) -> None:
-        self._info = self._info.model_copy(update={"warnings": notes})
-
     def close(self) -> None:
         handle, self._handle = self._handle, None
         if handle is not None:

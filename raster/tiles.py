@@ -3,8 +3,13 @@
 Plain is what needs no knowledge of a vendor: 8 or 16 bits, one to four samples, JPEG (with shared tables, RGB or
 YCbCr), deflate, LZW, zstd or nothing, with or without horizontal differencing (TIFF 6.0 sections 13 to 15, TIFF
 Technical Note 2 for JPEG). Decoding holds no lock of Python's, so threads decode side by side.
+
+Halved chroma may be brought to full size in two ways, and both are decoders' defaults: libjpeg-turbo interpolates, and
+the IJG's libjpeg, since its version 7, transforms its 8 x 8 coefficients back at twice the size (`raster.chroma`). GDAL
+comes with the one or the other.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +22,7 @@ import simplejpeg
 import tifffile
 from numpy.typing import NDArray
 
+from raster.chroma import coloured
 from raster.geometry import Region, Size
 
 _JPEG = 7
@@ -32,7 +38,8 @@ _EXPAND: dict[int, Callable[..., bytes | bytearray]] = {
 _PREDICTORS = (1, 2)
 _PHOTOMETRIC_BLACK, _PHOTOMETRIC_RGB, _PHOTOMETRIC_YCBCR = 1, 2, 6
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
-"""Adobe's APP14 marker but its last byte: 0, the samples are RGB; 1, they are YCbCr (ITU-T T.872, 6.5.3)."""
+"""Adobe's APP14 marker but its last byte, which says what the samples are (ITU-T T.872, 6.5.3)."""
+_ADOBE_RGB, _ADOBE_YCBCR = b"\x00", b"\x01"
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,10 @@ class TiledPage:
     differenced: bool
     jpeg_head: bytes
     """What stands before a JPEG tile's own data: its colours and the tables that tiles share."""
+    halved: tuple[bool, bool]
+    """Whether there is one sample of chroma for two rows, and one for two columns."""
+    transformed: bool
+    """Whether halved chroma comes to full size by a transform; else by interpolation."""
     offsets: NDArray[np.int64]
     counts: NDArray[np.int64]
 
@@ -76,11 +87,10 @@ class TiledPage:
         depth = self.samples if self.planes == 1 else 1
         shape = (self.tile.height, self.tile.width, depth)
         if self.compression == _JPEG:
-            # Strict: libjpeg would make up the rest of a damaged tile and only warn.
-            pixels = simplejpeg.decode_jpeg(self.jpeg_head + data[2:], "GRAY" if depth == 1 else "RGB", strict=True)
+            pixels = self._decoded_jpeg(data, depth)
             if pixels.shape != shape:
                 raise ValueError(f"a tile of shape {pixels.shape} where {shape} is declared")
-            return np.asarray(pixels)
+            return coloured(pixels, self.halved) if self.transformed else pixels
         wanted = self.dtype.itemsize * self.tile.area * depth
         stored = _EXPAND[self.compression](data, out=wanted)
         if len(stored) < wanted:
@@ -88,6 +98,26 @@ class TiledPage:
         values = np.frombuffer(stored, self.dtype).reshape(shape)
         values = values.astype(self.dtype.newbyteorder("="), copy=False)
         return np.asarray(imagecodecs.delta_decode(values, axis=1)) if self.differenced else values
+
+    def _decoded_jpeg(self, data: bytes, depth: int) -> NDArray[np.uint8]:
+        """As it is; or, if chroma is to be transformed, (height, width, YCbCr) with every sample of it repeated."""
+        head, start = self.jpeg_head, 2
+        if self.transformed:
+            # Under the name of RGB nothing is converted, and fast upsampling repeats. JFIF would mean YCbCr.
+            head = head.replace(_ADOBE + _ADOBE_YCBCR, _ADOBE + _ADOBE_RGB, 1)
+            start = _after_applications(data)
+        colours = "GRAY" if depth == 1 else "RGB"
+        # Strict: libjpeg would make up the rest of a damaged tile and only warn.
+        return np.asarray(
+            simplejpeg.decode_jpeg(head + data[start:], colours, fastupsample=self.transformed, strict=True)
+        )
+
+
+def with_transformed_chroma(pages: tuple[TiledPage, ...]) -> tuple[TiledPage, ...] | None:
+    """The pages as a decoder reads them that transforms halved chroma; None: it would read them no otherwise."""
+    if not any(any(page.halved) for page in pages):
+        return None
+    return tuple(dataclasses.replace(page, transformed=any(page.halved)) for page in pages)
 
 
 def tiled_pages(path: Path, sizes: Iterable[Size], samples: int) -> tuple[TiledPage, ...] | None:
@@ -127,7 +157,7 @@ def _plain(page: Any, key: Any) -> TiledPage | None:
     separate = key.planarconfig == tifffile.PLANARCONFIG.SEPARATE
     compression, samples = int(key.compression), int(key.samplesperpixel)
     photometric, predictor = int(key.photometric), int(key.predictor)
-    jpeg = compression == _JPEG
+    jpeg, ycbcr = compression == _JPEG, photometric == _PHOTOMETRIC_YCBCR
     colours = (_PHOTOMETRIC_BLACK, _PHOTOMETRIC_RGB, *([_PHOTOMETRIC_YCBCR] if jpeg else []))
     holds = (
         key.is_tiled,
@@ -149,7 +179,23 @@ def _plain(page: Any, key: Any) -> TiledPage | None:
         dtype=np.dtype(f"{page.parent.byteorder}u{key.bitspersample // 8}"),
         compression=compression,
         differenced=predictor == 2,
-        jpeg_head=tables[:2] + _ADOBE + bytes([photometric == _PHOTOMETRIC_YCBCR]) + tables[2:-2],
+        jpeg_head=tables[:2] + _ADOBE + (_ADOBE_YCBCR if ycbcr else _ADOBE_RGB) + tables[2:-2],
+        halved=_halved(key) if ycbcr else (False, False),
+        transformed=False,
         offsets=np.asarray(page.dataoffsets, np.int64),
         counts=np.asarray(page.databytecounts, np.int64),
     )
+
+
+def _halved(key: Any) -> tuple[bool, bool]:
+    """Of a page in YCbCr; 4:2:0 where it does not say (TIFF 6.0, YCbCrSubSampling). Other ratios: neither."""
+    across, down = key.tags.valueof("YCbCrSubSampling", default=(2, 2))
+    return (down == 2, across == 2) if {across, down} <= {1, 2} else (False, False)
+
+
+def _after_applications(data: bytes) -> int:
+    """Where the first segment of a JPEG begins that no application put there for itself (APP0 to APP15)."""
+    start = 2
+    while len(data) > start + 3 and data[start] == 0xFF and 0xE0 <= data[start + 1] <= 0xEF:
+        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    return start
