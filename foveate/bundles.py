@@ -6,7 +6,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -27,7 +27,7 @@ _LOSSES = "losses.csv"
 _RUN_FILES = ("recipe.yaml", "checkpoint.pt", _LOSSES)
 _STEP = re.compile(r"\d+")
 
-__all__ = ["FILES", "MAX_BYTES", "bundle_of", "copy_bundle", "holds_smp", "pack_bundle", "unpacked"]
+__all__ = ["FILES", "MAX_BYTES", "bundle_of", "copy_bundle", "holds_smp", "named_bundle", "pack_bundle", "unpacked"]
 
 
 def holds_smp(directory: Path) -> bool:
@@ -48,11 +48,27 @@ def bundle_of(directory: Path) -> Path:
     if any((directory / name).exists() for name in _RUN_FILES):
         raise BundleUnknown(
             f"{directory} is a training run that has not finished ({_progress(directory)})",
-            hint="give `foveate train` the same recipe again, it goes on from the last checkpoint; then export",
+            hint="give `foveate train` the same recipe again, it goes on from the last checkpoint",
         )
     if runs := sorted(str(path.parent.parent) for path in directory.glob(f"**/{RUN_BUNDLE}/{CARD_FILE}")):
         raise BundleUnknown(f"{directory} holds {len(runs)} finished runs", hint=f"name one: {', '.join(runs[:8])}")
     return directory
+
+
+def named_bundle(model: str, directory_of: Callable[[str], Path]) -> Path:
+    """The directory of the bundle that `model` names: by a path, a finished run's among them, or by its own name.
+
+    `directory_of` finds names, and raises BundleUnknown. What looks like a path is one, and nothing else is where there
+    is a bundle of that name: so no directory that happens to be here takes a model's place.
+    """
+    if "/" in model or model.startswith("."):
+        return bundle_of(Path(model))
+    try:
+        return directory_of(model)
+    except BundleUnknown:
+        if Path(model).is_dir():
+            return bundle_of(Path(model))
+        raise
 
 
 @contextmanager

@@ -7,9 +7,26 @@ import typer
 from pydantic import ValidationError
 
 from foveate.errors import OptionInvalid
-from foveate.schema import SegmentOptions
+from foveate.schema import DEVICES, SegmentOptions, checked_device
+
+
+def _device(value: str) -> str:
+    try:
+        return checked_device(value)
+    except ValueError as error:
+        raise OptionInvalid(f"--device: {error}", hint="auto takes the first GPU where there is one") from error
+
 
 ModelOption = Annotated[str | None, typer.Option("--model", help="Bundle; default: the only one that fits.")]
+LocalModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|DIR|RUN",
+        help="Bundle by name, its directory, or a finished training run's; default: the only one that fits.",
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help=f"{DEVICES}.", callback=_device)]
 PolicyOption = Annotated[
     str | None,
     typer.Option(
@@ -49,8 +66,10 @@ __all__ = [
     "BandsOption",
     "CoverageOption",
     "DetailOption",
+    "DeviceOption",
     "ForceOption",
     "KeyOption",
+    "LocalModelOption",
     "MaskDownsampleOption",
     "ModelOption",
     "OutputsOption",

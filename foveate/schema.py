@@ -16,6 +16,8 @@ SpacingUnit = Literal["um", "m"]
 NODATA = 255
 """The mask's value for no data and not examined; never a class."""
 
+DEVICES = "auto, cpu, cuda or cuda:N"
+_DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
 _POLICY = re.compile(r"^(mean|mode|gumbel|average|ensemble|fixed:[1-9]\d*|random(:\d+)?)$")
 
 
@@ -149,6 +151,13 @@ def checked_policy(value: str) -> str:
     """`value` itself if it names a policy (design 4.1); ValueError otherwise."""
     if not _POLICY.match(value):
         raise ValueError(f"{value!r} is no policy: mean, mode, gumbel, fixed:K, average, random[:SEED] or ensemble")
+    return value
+
+
+def checked_device(value: str) -> str:
+    """`value` itself if it names a device, there or not; ValueError otherwise."""
+    if not _DEVICE.fullmatch(value):
+        raise ValueError(f"{value!r} is no device: {DEVICES}")
     return value
 
 

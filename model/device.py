@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.errors import OptionInvalid
+from foveate.schema import checked_device
 
 __all__ = ["Ferry", "Landing", "choose_device", "grown_batch", "has_bfloat16"]
 
@@ -25,8 +26,12 @@ _GAIN = 1.05
 def choose_device(name: str) -> torch.device:
     """`auto` is the first GPU where there is one, else the CPU; else the device of that name, with its index.
 
-    Raises OptionInvalid for a GPU that is not there.
+    Raises OptionInvalid for a name of none, and for a GPU that is not there.
     """
+    try:
+        checked_device(name)
+    except ValueError as error:
+        raise OptionInvalid(str(error), hint="auto takes the first GPU where there is one") from error
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

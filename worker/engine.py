@@ -2,7 +2,7 @@
 
 The parent never imports torch, so that it can watch, stop and replace a child that hangs, was killed for its memory or
 lost its device. One pipe joins them, JSON in both directions: specs and stop orders down, progress and outcomes up.
-The child is `python -m worker.engine FD PARENT PIPELINE`, in a session of its own.
+The child is `python -m worker.engine FD PARENT PIPELINE DEVICE`, in a session of its own.
 """
 
 import contextlib
@@ -33,6 +33,7 @@ from worker.spec import JobSpec
 __all__ = ["PIPELINE", "Ended", "Engine", "Pipeline", "Progress", "Ready"]
 
 PIPELINE = "worker.pipeline:run"
+_CHOOSE_DEVICE = "model.device:choose_device"
 Pipeline = Callable[[JobSpec, Callable[[str, float], None], Callable[[], bool]], object]
 """run(spec, report(stage, fraction), dismissed()): fills spec.out, or raises; asks `dismissed` between batches."""
 
@@ -68,8 +69,9 @@ Message = Ready | Progress | Ended
 class Engine:
     """The handle. Used from one thread, which must live as long as the engine: its end would kill the child."""
 
-    def __init__(self, pipeline: str = PIPELINE) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: str = PIPELINE, device: str = "auto") -> None:
+        """`device`: a GPU that is named here must be there, or the engine does not start."""
+        self._pipeline, self._device = pipeline, device
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any] | None = None
 
@@ -86,7 +88,7 @@ class Engine:
         self.kill()
         ours, theirs = Pipe()
         with theirs:
-            words = [str(theirs.fileno()), str(os.getpid()), self._pipeline]
+            words = [str(theirs.fileno()), str(os.getpid()), self._pipeline, self._device]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "worker.engine", *words],
                 pass_fds=[theirs.fileno()],
@@ -238,7 +240,7 @@ def _restrict() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
-def main(fd: int, parent: int, pipeline: str) -> None:
+def main(fd: int, parent: int, pipeline: str, device: str) -> None:
     """Serve specs until the parent is gone."""
     die_with_parent(parent)
     _restrict()
@@ -247,6 +249,8 @@ def main(fd: int, parent: int, pipeline: str) -> None:
     orders, answers = _Orders(pipe), _Answers(pipe)
     try:
         run: Pipeline = resolve(pipeline)
+        if device.startswith("cuda"):
+            resolve(_CHOOSE_DEVICE)(device)  # refused now, rather than in every job
     except FoveateError as error:
         answers.send(Ended(ErrorTriple.of(error)))
         return
@@ -257,4 +261,4 @@ def main(fd: int, parent: int, pipeline: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from foveate.bundles import named_bundle
 from foveate.errors import CanvasMismatch, InputError, OutputExists
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from jobs.catalog import Catalog
@@ -34,8 +35,9 @@ def segment(
 ) -> dict[str, Any]:
     """Segment `image` into the directory `out`; returns the manifest.
 
-    `options.model` may be a name or a directory. `machine` holds `device`, `memory_gb`, `batch` and `block`. Work
-    lies in `out`.partial, which goes when all is well. Raises OutputExists for a complete `out` without `overwrite`.
+    `options.model` may be a name, a bundle's directory or that of a finished training run. `machine` holds `device`,
+    `memory_gb`, `batch` and `block`. Work lies in `out`.partial, which goes when all is well. Raises OutputExists for a
+    complete `out` without `overwrite`.
     """
     if out.exists() and not overwrite:
         raise OutputExists(f"{out} exists already", hint="choose another --out, or say --overwrite")
@@ -80,12 +82,9 @@ def segment(
 
 def _bundle(info: ImageInfo, options: SegmentOptions, catalog: Catalog) -> tuple[Path, SegmentOptions]:
     """The bundle's directory, and the options with its name."""
-    if options.model is not None and Path(options.model).is_dir():
-        directory = Path(options.model).resolve()
-        return directory, options
-    cards: dict[str, BundleCard] = {bundle.card.name: bundle.card for bundle in catalog.bundles()}
     if options.model is not None:
-        return catalog.bundle(options.model).directory, options
+        return named_bundle(options.model, lambda name: catalog.bundle(name).directory).resolve(), options
+    cards: dict[str, BundleCard] = {bundle.card.name: bundle.card for bundle in catalog.bundles()}
     name, _ = choose_bundle(info, cards, options)
     return catalog.bundle(name).directory, options.model_copy(update={"model": name})
 

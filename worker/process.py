@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from foveate.card import bundle_digest
-from foveate.errors import DiskFull, EngineMissing, FoveateError, ServiceUnreachable, Unexpected, WorkerLost
+from foveate.errors import DiskFull, FoveateError, ServiceUnreachable, Unexpected, WorkerLost, error_of
 from jobs.catalog import Catalog
 from jobs.files import FileStore
 from jobs.queue import Delivery, JobQueue
@@ -69,7 +69,7 @@ def run_worker(settings: WorkerSettings, pipeline: str = PIPELINE) -> None:
         queue=JobQueue(connection),
         files=FileStore(settings.data),
         catalog=Catalog(settings.bundle_dirs),
-        engine=Engine(pipeline),
+        engine=Engine(pipeline, settings.device),
         name=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -125,7 +125,7 @@ def _start_engine(worker: Worker) -> None:
                 _log.info("event=engine-ready pid=%s", worker.engine.pid)
                 return
             case Ended(error=ErrorTriple() as error):
-                raise EngineMissing(error.message, hint=error.hint)
+                raise error_of(error.code, error.message, error.hint)
         if time.monotonic() > deadline:
             raise WorkerLost("the engine does not start", hint="see its log, or raise FOVEATE_START_SECONDS")
 

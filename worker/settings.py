@@ -2,16 +2,18 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from foveate.schema import checked_device
 from jobs.settings import StateSettings
 
 
 class WorkerSettings(StateSettings):
     """One worker drives one engine on one device."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    """Name it where workers with and without a GPU share DATA: they cannot continue each other's canvases."""
+    device: Annotated[str, AfterValidator(checked_device)] = "auto"
+    """auto, cpu, cuda or cuda:N. Name it where workers with and without a GPU share DATA: they cannot continue each
+    other's canvases."""
     memory_gb: Annotated[float, Field(gt=0)] = 2.0
     """Bound of the engine's memory in GB (10^9 bytes)."""
     batch: Annotated[int, Field(ge=1)] | None = None

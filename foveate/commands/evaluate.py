@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from foveate.engine import engine
+from foveate.options import DeviceOption
 from foveate.output import JsonFlag, print_result
 from foveate.progress import show_progress
 
@@ -26,7 +27,7 @@ def evaluate(
     ],
     out: Annotated[Path | None, typer.Option("--out", help="Where the report goes; default: evaluation/NAME.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output directory.")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
+    device: DeviceOption = "auto",
     store: Annotated[
         Path | None, typer.Option("--store", help="Bundle whose card takes the curve of adaptive coverage.")
     ] = None,

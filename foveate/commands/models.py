@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from foveate.bundles import bundle_of, copy_bundle, holds_smp, pack_bundle, unpacked
+from foveate.bundles import bundle_of, copy_bundle, holds_smp, named_bundle, pack_bundle, unpacked
 from foveate.card import read_card
 from foveate.client import Client
 from foveate.engine import engine
@@ -21,7 +21,9 @@ from foveate.schema import BundleCard
 RemoteOption = Annotated[
     str | None, typer.Option("--server", envvar="FOVEATE_SERVER", help="Ask this service; default: this machine.")
 ]
-BundleArgument = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A bundle's name, or its directory.")]
+BundleArgument = Annotated[
+    str, typer.Argument(metavar="NAME|DIR|RUN", help="A bundle's name, its directory, or that of a finished run.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -137,11 +139,7 @@ def _catalog() -> Any:
 
 
 def _directory(model: str) -> Path:
-    """A path if it looks like one, else a name: so that no directory of the same name can take a model's place."""
-    if "/" in model or model.startswith("."):
-        return bundle_of(Path(model))
-    directory: Path = _catalog().bundle(model).directory
-    return directory
+    return named_bundle(model, lambda name: Path(_catalog().bundle(name).directory))
 
 
 def _spacing(card: BundleCard) -> str:

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def segment(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A slide, a scene or a picture; a DICOM folder.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory of the results.")],
-    model: spelled.ModelOption = None,
+    model: spelled.LocalModelOption = None,
     policy: spelled.PolicyOption = None,
     coverage: spelled.CoverageOption = None,
     detail: spelled.DetailOption = None,
@@ -32,7 +32,7 @@ def segment(
     tissue_mask: spelled.TissueMaskOption = True,
     force: spelled.ForceOption = False,
     outputs: spelled.OutputsOption = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
+    device: spelled.DeviceOption = "auto",
     block: Annotated[
         int | None, typer.Option("--block", min=1, help="Cells a side of a block; default: by memory.")
     ] = None,

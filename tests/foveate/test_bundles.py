@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from foveate.bundles import MAX_ENTRIES, bundle_of, copy_bundle, pack_bundle, unpacked
+from foveate.bundles import MAX_ENTRIES, bundle_of, copy_bundle, named_bundle, pack_bundle, unpacked
 from foveate.errors import BundleInvalid, BundleUnknown, OutputExists
 from tests.service.processes import write_bundle
 
@@ -118,6 +118,24 @@ def test_a_finished_run_stands_for_its_bundle(bundle: Path, tmp_path: Path) -> N
     with pytest.raises(BundleUnknown, match="holds 1 finished runs") as several:
         bundle_of(tmp_path / "runs")
     assert str(run) in several.value.hint
+
+
+def test_a_name_is_no_path_and_a_path_no_name(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def known(name: str) -> Path:
+        if name != "glands":
+            raise BundleUnknown(f"no model {name!r}", hint="models here: glands")
+        return tmp_path / "the catalogue's"
+
+    here = tmp_path / "here"
+    (here / "glands").mkdir(parents=True)
+    bundle.rename(here / "mine")
+    monkeypatch.chdir(here)
+    assert named_bundle("glands", known) == tmp_path / "the catalogue's"
+    assert named_bundle("./glands", known) == Path("glands")
+    assert named_bundle("mine", known) == Path("mine")
+    assert named_bundle(str(here / "mine"), known) == here / "mine"
+    with pytest.raises(BundleUnknown, match="'nothing'"):
+        named_bundle("nothing", known)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["submit", "/nowhere/image.tif"], 2, "one .zip"),
         (["submit", str(SLIDE), "--roi", "1,2"], 2, "--roi 0,0,4096,4096"),
         (["submit", str(SLIDE), "--overlap", "2"], 2, "foveate segment --help"),
+        (["segment", str(SLIDE), "--out", "/nowhere/out", "--device", "gpu"], 2, "auto takes the first GPU"),
+        (["evaluate", "/nowhere/recipe.yaml", "--device", "cuda:"], 2, "auto takes the first GPU"),
         (["jobs", "list", "--server", GONE], 1, "foveate up"),
         (["images", "list", "--server", "nonsense"], 1, "foveate up"),
     ],
@@ -43,6 +45,13 @@ def test_error_ends_with_what_to_do(
     assert last_line(printed.err).startswith("hint: ")
     assert hint in last_line(printed.err)
     assert "Traceback" not in printed.err
+
+
+def test_no_device_is_named_beside_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["segment", str(SLIDE), "--out", "/nowhere/out", "--device", "cuda:01", "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "option-invalid"
+    assert error["message"] == "--device: 'cuda:01' is no device: auto, cpu, cuda or cuda:N"
 
 
 def test_error_as_json_stands_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,6 +136,15 @@ def test_an_engine_that_cannot_start_says_why() -> None:
     engine.kill()
 
 
+def test_an_engine_without_its_gpu_does_not_start() -> None:
+    engine = Engine("tests.worker.fake_pipeline:run", "cuda:99")
+    engine.launch()
+    outcome = ended(engine)
+    engine.kill()
+    assert outcome.error is not None and outcome.error.code == "option-invalid"
+    assert "cuda:99" in outcome.error.message and "cpu" in outcome.error.hint
+
+
 def test_the_engine_dies_with_its_parent(tmp_path: Path) -> None:
     code = (
         "from worker.engine import Engine, Ready\n"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from foveate.cli import run
 from tests.bundles import make_bundle
 from tests.shared import DATA
 from tests.worker.computed import write_image
@@ -59,6 +60,24 @@ def committed(out: Path) -> dict[str, int]:
 def digests(out: Path) -> dict[str, str]:
     files = json.loads((out / "manifest.json").read_text())["files"]
     return {name: entry["sha256"] for name, entry in files.items()}
+
+
+def test_the_directory_of_a_finished_run_stands_for_its_bundle(tmp_path, capsys):
+    image = write_image(tmp_path / "i.tif", np.zeros((90, 90, 3), np.uint8))
+    trained, out = tmp_path / "runs" / "mode", tmp_path / "out"
+    make_bundle(trained / "bundle", name="learnt", kind="any", spacing=None, mapping="explicit", policy="mode")
+    words = ["segment", str(image), "--out", str(out), "--model", str(trained)]
+    (trained / "bundle").rename(tmp_path / "not yet")
+    (trained / "losses.csv").write_text("step,loss\n1,0.7\n2,0.6\n")
+    assert run(words) == 2
+    said = capsys.readouterr().err
+    assert "has not finished (losses.csv ends at step 2)" in said
+    assert "foveate train" in said
+    assert not list(tmp_path.glob("out*"))
+    (tmp_path / "not yet").rename(trained / "bundle")
+    assert run(words) == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["model"]["name"] == manifest["parameters"]["model"] == "learnt"
 
 
 @pytest.mark.slow
