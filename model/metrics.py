@@ -20,6 +20,7 @@ __all__ = [
     "foveation_map",
     "foveation_mse",
     "gold_standard",
+    "mean_iou_slope",
     "normalised_map",
 ]
 
@@ -134,6 +135,18 @@ def class_iou(confusion_NKK: NDArray[np.integer]) -> NDArray[np.float64]:
     union = confusion_NKK.sum(axis=1) + confusion_NKK.sum(axis=2) - right
     iou: NDArray[np.float64] = np.where(union > 0, right / np.maximum(union, 1), np.nan)
     return iou
+
+
+def mean_iou_slope(confusion_KK: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(K, K): by how much the mean IoU rises, to first order, with one more pixel of that label and prediction.
+
+    A class in neither prediction nor label counts as an IoU of 0 over one pixel.
+    """
+    hit = np.diagonal(confusion_KK).astype(np.float64)
+    union = np.maximum(confusion_KK.sum(axis=0) + confusion_KK.sum(axis=1) - hit, 1)
+    wider = hit / union**2
+    slope: NDArray[np.float64] = np.diag(1 / union + wider) - wider[:, None] - wider[None, :]
+    return slope / len(hit)
 
 
 @dataclass(frozen=True)

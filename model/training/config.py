@@ -128,6 +128,9 @@ class FoveationSchedule(Wire):
     """Every how many thumbnail pixels, along both axes, a location is measured."""
     variants: Annotated[int, Field(ge=1, le=8)]
     """Into how many turned and mirrored versions each image is measured."""
+    objective: Literal["cross_entropy", "mean_iou"] = "cross_entropy"
+    """What a field of view costs at a place: the network's weighted loss there, or what the mean IoU over all places
+    loses by it. The loss prefers fields of view that are less sure of their errors, and those are often wide ones."""
 
 
 class Staged(Wire):

@@ -1,6 +1,6 @@
 """What each field of view would cost at places that the network never learned from: what staged F_theta learns from.
 
-Letters: N locations, C bands, D fields of view, P patch side, S side of a glimpse.
+Letters: N locations, C bands, D fields of view, K classes, P patch side, S side of a glimpse.
 """
 
 import logging
@@ -48,12 +48,14 @@ class Measured:
     """Locations and what every field of view would cost there.
 
     `glimpses` (N, C, S, S) float32 normalised thumbnail around each location; `inside` (N, 1, S, S) bool, what of it
-    lies in the image; `losses` (N, D); `labelled` (N,), the share of the window that is labelled.
+    lies in the image; `losses` (N, D), cross-entropy; `confusions` (N, D, K, K), pixels of the window by label and
+    prediction; `labelled` (N,), the share of the window that is labelled.
     """
 
     glimpses: Tensor
     inside: Tensor
     losses: Tensor
+    confusions: Tensor
     labelled: Tensor
 
     @classmethod
@@ -62,6 +64,7 @@ class Measured:
             torch.cat([part.glimpses for part in parts]),
             torch.cat([part.inside for part in parts]),
             torch.cat([part.losses for part in parts]),
+            torch.cat([part.confusions for part in parts]),
             torch.cat([part.labelled for part in parts]),
         )
 
@@ -192,14 +195,15 @@ def _measured(
     network: nn.Module, places: Places, card: BundleCard, weights_K: Tensor, normalise: Normalise, place: Place
 ) -> Measured:
     """The loss on the smallest window when the network sees each field of view, exactly as in inference."""
-    side, device = card.patch_size, place.device
+    side, device, K = card.patch_size, place.device, len(card.classes)
     labels = places.labels.long().to(device)
-    losses, labelled = [], torch.zeros(0)
+    losses, confusions, labelled = [], [], torch.zeros(0)
     for d, fov in enumerate(card.fovs):
         patches = normalise(places.patches[:, d].to(device))
         scales = torch.full((len(patches),), fov / side, device=device)
         if not len(patches):
             losses.append(torch.zeros(0))
+            confusions.append(torch.zeros(0, K, K, dtype=torch.int64))
             continue
         scores = network(with_scale(patches, scales, card.network.scale_channel)).softmax(dim=1)
         if fov != side:
@@ -209,6 +213,16 @@ def _measured(
             )
         found, share = window_losses(scores, labels, weights_K)
         losses.append(found.cpu())
+        confusions.append(_confusions(scores.argmax(dim=1), labels, K).cpu())
         labelled = share.cpu()
     glimpses = normalise(places.glimpses.to(device)).cpu()
-    return Measured(glimpses, places.inside.bool(), torch.stack(losses, dim=1), labelled)
+    return Measured(
+        glimpses, places.inside.bool(), torch.stack(losses, dim=1), torch.stack(confusions, dim=1), labelled
+    )
+
+
+def _confusions(predicted_NPP: Tensor, labels_NPP: Tensor, K: int) -> Tensor:
+    """(N, K, K) int64: pixels by label, then prediction, the ignored ones left out."""
+    pairs = torch.where(labels_NPP == IGNORE, K * K, labels_NPP * K + predicted_NPP).flatten(1)
+    counts = torch.zeros(len(pairs), K * K + 1, dtype=torch.int64, device=pairs.device)
+    return counts.scatter_add_(1, pairs, torch.ones_like(pairs))[:, :-1].reshape(-1, K, K)

@@ -16,6 +16,7 @@ from model.metrics import (
     foveation_map,
     foveation_mse,
     gold_standard,
+    mean_iou_slope,
     normalised_map,
 )
 
@@ -41,6 +42,19 @@ def test_accuracy_with_and_without_ignored_pixels() -> None:
     code = count_classes(PREDICTED, LABEL, 4, ignore=9, accuracy_over="labelled")
     assert (paper.correct, paper.judged) == (3, 4)
     assert (code.correct, code.judged) == (3, 5)
+
+
+def test_the_slope_of_the_mean_iou_is_its_small_difference() -> None:
+    pooled = np.array([[500, 30, 2], [40, 300, 10], [0, 7, 90]]) * 10**6
+    before = ClassCounts.of_confusion(pooled).mean_iou()
+    slope = mean_iou_slope(pooled)
+    for label, predicted in np.ndindex(3, 3):
+        more = pooled.copy()
+        more[label, predicted] += 1000
+        assert slope[label, predicted] * 1000 == pytest.approx(
+            ClassCounts.of_confusion(more).mean_iou() - before, rel=1e-3
+        )
+        assert (slope[label, predicted] > 0) == (label == predicted)
 
 
 def test_nothing_labelled_gives_no_mean() -> None:

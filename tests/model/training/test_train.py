@@ -20,7 +20,7 @@ from foveate.errors import OptionInvalid
 from model.bundle import load_bundle, load_networks, verify_bundle
 from model.experiment import read_experiment
 from model.training.config import TrainConfig, parse_config
-from model.training.fit_foveation import fit_foveation
+from model.training.fit_foveation import fit_foveation, foveation_summary
 from model.training.measure import Measured
 from model.training.train import train
 from tests.model.training.recipes import joint_recipe, staged_recipe, write_pictures, write_yaml
@@ -175,10 +175,28 @@ def test_f_theta_learns_to_choose_the_cheaper_field_of_view(folder: Path) -> Non
     level = torch.where(bright, 0.8, -0.8)[:, None, None, None]
     cost = torch.where(bright[:, None], torch.tensor([1.0, 0.2]), torch.tensor([0.3, 0.9]))
     glimpses, inside = level + 0.1 * torch.randn(200, 3, 15, 15), torch.ones(200, 1, 15, 15, dtype=torch.bool)
-    measured = Measured(glimpses, inside, cost, torch.ones(200))
+    measured = Measured(glimpses, inside, cost, torch.zeros(200, 2, 2, 2, dtype=torch.int64), torch.ones(200))
     module = fit_foveation(measured, config)
     chosen = module(measured.glimpses)[:, :, 7, 7].argmax(dim=1)
     assert torch.equal(chosen, bright.long())
+
+
+def test_f_theta_learns_to_choose_what_raises_the_mean_iou(folder: Path) -> None:
+    """Its losses tell the opposite: the second field of view is less sure everywhere, and more often right where the
+    thumbnail is bright."""
+    entries = staged_recipe(folder)
+    entries["training"]["foveation"]["objective"] = "mean_iou"
+    bright = torch.arange(200) % 2 == 1
+    level = torch.where(bright, 0.8, -0.8)[:, None, None, None]
+    glimpses, inside = level + 0.1 * torch.randn(200, 3, 15, 15), torch.ones(200, 1, 15, 15, dtype=torch.bool)
+    right, wrong = torch.tensor([[50, 4], [6, 40]]), torch.tensor([[30, 24], [26, 20]])
+    confusions = torch.stack([torch.stack([wrong, right] if wide else [right, wrong]) for wide in bright.tolist()])
+    losses = torch.tensor([[1.0, 0.2]]).expand(200, 2)
+    measured = Measured(glimpses, inside, losses, confusions, torch.ones(200))
+    module = fit_foveation(measured, TrainConfig.model_validate(entries))
+    assert torch.equal(module(measured.glimpses)[:, :, 7, 7].argmax(dim=1), bright.long())
+    summary = foveation_summary(module, measured)
+    assert summary["mode_miou"] > 0.8 > max(summary["fixed_miou"])
 
 
 @pytest.mark.parametrize(
