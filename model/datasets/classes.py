@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import OptionInvalid
-from foveate.schema import ImageInfo
+from foveate.schema import BundleCard, ImageInfo
 from model.datasets.config import Glass, Holdout, LabelRule
 from raster.geometry import Region
 from raster.image import Pixels, RasterImage
 from raster.labels import LabelFile
 from raster.polygons import PolygonImage, Polygons, is_geojson, read_polygons
 
-__all__ = ["IGNORE", "Labelling", "open_classes", "open_objects"]
+__all__ = ["IGNORE", "Labelling", "as_channels", "channels_of", "open_classes", "open_objects"]
 
 IGNORE = 255
 """The label that is neither learnt nor scored; also what lies outside an image."""
@@ -41,6 +41,14 @@ class Labelling:
     gap_value: int | None = None
     holdout: Holdout | None = None
 
+    @property
+    def values(self) -> set[int]:
+        """The values of all classes that are spoken of, as a bundle's card has them."""
+        spoken = [*(rule.value for rule in self.rules), self.background, self.objects, self.gap_value]
+        if self.glass is not None:
+            spoken += [self.glass.within, self.glass.value]
+        return {value for value in spoken if value is not None}
+
     @cached_property
     def numbers(self) -> NDArray[np.int16]:
         """(65536,) the class of every number, IGNORE, or -1 where no rule speaks of it."""
@@ -59,6 +67,32 @@ class Labelling:
     def names(self) -> dict[str, int]:
         """The class, or IGNORE, by the name that a polygon's class has."""
         return {rule.name: _class(rule.value) for rule in self.rules if rule.name is not None}
+
+
+def channels_of(card: BundleCard) -> NDArray[np.int16]:
+    """(256,): the network's channel of every class value, IGNORE for IGNORE, -1 for the others."""
+    table = np.full(256, -1, np.int16)
+    table[IGNORE] = IGNORE
+    for channel, entry in enumerate(card.classes):
+        table[entry.value] = channel
+    return table
+
+
+def as_channels(
+    values: NDArray[np.uint8], channels: NDArray[np.int16], name: str, card: BundleCard
+) -> NDArray[np.uint8]:
+    """`values` of classes as channels of the card's network, by the table of `channels_of`; `name` is the image's.
+
+    OptionInvalid where a value is none of the card's classes.
+    """
+    found = channels[values]
+    if (found < 0).any():
+        value = int(values[found < 0][0])
+        raise OptionInvalid(
+            f"{name} has labels of class {value}, which {card.name} does not know",
+            hint=f"Its classes are {', '.join(f'{c.value} {c.name}' for c in card.classes)}: mend data.labels.",
+        )
+    return found.astype(np.uint8)
 
 
 def open_classes(path: Path, labelling: Labelling, like: ImageInfo) -> RasterImage:

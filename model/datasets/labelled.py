@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import BandsMismatch, OptionInvalid, SpacingMismatch
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
-from model.datasets.classes import IGNORE, Labelling, open_classes, open_objects
+from model.datasets.classes import IGNORE, Labelling, as_channels, channels_of, open_classes, open_objects
 from model.datasets.config import Data, Holdout
 from model.datasets.gap import GapImage
 from model.datasets.glass import GlassImage
@@ -45,7 +45,8 @@ Classes = NDArray[np.uint8]
 class LabelledImage:
     """`size`: the bundle's working grid; `held`: what the network must not learn from, in working pixels, may be empty.
 
-    Windows are in working pixels and may reach outside the image. For the process and thread that opened it.
+    Classes are the network's channels, whatever values the card gives them. Windows are in working pixels and may reach
+    outside the image. For the process and thread that opened it.
     """
 
     def __init__(
@@ -205,7 +206,7 @@ def open_labelled(pair: Pair, data: Data, card: BundleCard, memory_bytes: int = 
 
     ImageErrors and FitErrors as at inference, OptionInvalid for labels that do not belong to the image.
     """
-    labelling = labelling_of(data)
+    labelling, channels = labelling_of(data), channels_of(card)
     options = SegmentOptions(spacing=data.spacing, bands=data.bands, rescale=data.rescale)
     with contextlib.ExitStack() as opened:
         handles = [_joined([open_image(ImageRef(path)) for path in pair.images], pair)]
@@ -222,7 +223,7 @@ def open_labelled(pair: Pair, data: Data, card: BundleCard, memory_bytes: int = 
         parts = _part_infos(pair) if len(pair.images) > 1 or pair.crop else [source.info]
         labels = Source(
             lambda: _open_labels(pair, labelling, parts, source),
-            lambda values: values,
+            lambda values: as_channels(values, channels, pair.name, card),
             np.array([IGNORE], np.uint8),
             round(memory_bytes * _LABEL_SHARE),
         )

@@ -26,7 +26,6 @@ from model.evaluation import signals
 from model.evaluation.entries import Entry, Plan
 from model.evaluation.nodes import Cover, Nodes, forward_nodes
 from model.evaluation.predict import Strip, foveation_step, thumbnail_of
-from model.evaluation.scores import as_channels, channels_of
 from model.evaluation.tally import Tally
 from model.predictor import Predictor
 from model.tree import plan_leaves
@@ -130,7 +129,7 @@ def _prepared(entry: Entry, pair: Pair, predictor: Predictor, plan: Plan, folder
     with contextlib.closing(open_labelled(pair, entry.data, card)) as image:
         nodes = forward_nodes(predictor, image, plan.config.overlap, folder, report)
         whole = Region.of(image.size)
-        labels = as_channels(image.labels(whole, whole.size), channels_of(card), image.name, card)
+        labels = image.labels(whole, whole.size)
         step = foveation_step(card)
         thumbnail = thumbnail_of(image, step)
         tree = nodes.tree

@@ -127,7 +127,7 @@ def _examples(
     card: BundleCard,
     over: Sequence[int],
 ) -> Figure:
-    panels: list[tuple[str, NDArray[Any]]] = [("image", picture), ("labels", _painted_values(labels, card))]
+    panels: list[tuple[str, NDArray[Any]]] = [("image", picture), ("labels", _painted(labels, card))]
     for name, score in scores.items():
         panels.append((f"{name}: {100 * score.counts.mean_iou(over=over):.1f}", _painted(score.mask, card)))
     figure, axes = _grid(len(panels), picture)
@@ -150,7 +150,7 @@ def _maps(
     bank, card = entry.card.fovs, entry.card
     shrink = shrink_of(next(iter(scores.values())).size)
     shown: list[tuple[str, NDArray[Any], NDArray[np.float64] | None]]
-    shown = [("image", picture, None), ("labels", _painted_values(labels, card), None)]
+    shown = [("image", picture, None), ("labels", _painted(labels, card), None)]
     shown += [(f"gold standard, {rule}", picture, values) for rule, values in gold.items()]
     for name, score in scores.items():
         assert score.distribution is not None
@@ -223,14 +223,6 @@ def _painted(channels: NDArray[np.uint8], card: BundleCard) -> NDArray[np.float6
         table[channel] = _colour(entry.color)
     table[IGNORE] = _IGNORED
     return table[channels]
-
-
-def _painted_values(values: NDArray[np.uint8], card: BundleCard) -> NDArray[np.float64]:
-    """Class values in their colours."""
-    table = np.tile(np.array(_IGNORED), (256, 1))
-    for entry in card.classes:
-        table[entry.value] = _colour(entry.color)
-    return table[values]
 
 
 def _colour(color: Rgb) -> tuple[float, float, float]:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard
-from model.datasets.classes import IGNORE
+from model.datasets.classes import channels_of
 from model.datasets.config import Data
 from model.datasets.labelled import LabelledImage, open_labelled
 from model.datasets.layouts import labelling_of
@@ -39,8 +38,6 @@ __all__ = [
     "EntryScore",
     "ImageScore",
     "Wanted",
-    "as_channels",
-    "channels_of",
     "score_bundle",
     "score_image",
     "shrink_of",
@@ -146,15 +143,14 @@ def score_image(
         windows=None if wanted.windows is None else _windows(card, image.size, sampling.geometry, wanted.windows),
         shrink=shrink_of(image.size),
     )
-    channels = channels_of(card)
     numbers = image.objects() if wanted.objects and object_class is not None else None
     whole = None if numbers is None else np.zeros(image.size.shape, bool)
     effort = Effort()
     for strip in predict_strips(members, image, sampling, effort):
         rows = Region(0, strip.y, image.size.width, strip.scores.shape[1])
-        tally.add(strip, as_channels(image.labels(rows, rows.size), channels, image.name, card))
+        tally.add(strip, image.labels(rows, rows.size))
         if whole is not None:
-            whole[rows.slices()] = strip.scores.argmax(axis=0) == channels[object_class]
+            whole[rows.slices()] = strip.scores.argmax(axis=0) == channels_of(card)[object_class]
     return ImageScore(
         name=image.name,
         size=image.size,
@@ -223,25 +219,3 @@ def rounded(value: float) -> float | None:
 def _windows(card: BundleCard, size: Size, geometry: GeometryName, step: int) -> Windows:
     rows, columns = location_windows(card, size, geometry, step)
     return Windows(rows, columns, 2 * len(card.classes))
-
-
-def channels_of(card: BundleCard) -> NDArray[np.int16]:
-    """(256,): the network's channel of every class value, IGNORE for IGNORE, -1 for the others."""
-    table = np.full(256, -1, np.int16)
-    table[IGNORE] = IGNORE
-    for channel, entry in enumerate(card.classes):
-        table[entry.value] = channel
-    return table
-
-
-def as_channels(
-    labels: NDArray[np.uint8], channels: NDArray[np.int16], name: str, card: BundleCard
-) -> NDArray[np.uint8]:
-    found = channels[labels]
-    if (found < 0).any():
-        value = int(labels[found < 0][0])
-        raise OptionInvalid(
-            f"{name} has labels of class {value}, which {card.name} does not know",
-            hint=f"Its classes are {', '.join(f'{c.value} {c.name}' for c in card.classes)}: mend data.labels.",
-        )
-    return found.astype(np.uint8)

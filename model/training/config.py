@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard, Wire
 from model.datasets.config import Augmentation, Data, PairsData
+from model.datasets.layouts import labelling_of
 
 __all__ = [
     "LEARNING",
@@ -181,9 +182,18 @@ class TrainConfig(Wire):
             )
         if isinstance(self.training, Joint):
             self._check_joint(self.training)
+        self._check_classes()
         if self.output and not self.scores and isinstance(self.data, PairsData) and not self.data.test:
             raise ValueError("data.test is empty: there is nothing to score the published bundle on; or give scores")
         return self
+
+    def _check_classes(self) -> None:
+        known = [entry.value for entry in self.bundle.classes]
+        glass = self.augmentation.glass
+        if glass is not None and glass.value not in known:
+            raise ValueError(f"augmentation.glass.value {glass.value} is none of the values in bundle.classes: {known}")
+        for value in sorted(labelling_of(self.data).values.difference(known)):
+            raise ValueError(f"data: labels mean class {value}, which is none of the values in bundle.classes: {known}")
 
     def _check_staged(self, staged: Staged) -> None:
         shares = staged.network.fov_shares

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from model.datasets.augmentation import draw_change, under_glass
+from model.datasets.classes import channels_of
 from model.datasets.labelled import LabelledImage
 from model.datasets.pair import Pair
 from model.training.config import Staged, TrainConfig
@@ -56,7 +57,8 @@ class PatchSamples(Dataset[PatchSample]):
         pixels = drawn.recoloured(drawn.turned(image.pixels(window, side)), top)
         labels = drawn.turned(image.learnable(window, side))
         if change.glass is not None and random.random() < change.glass.share:
-            pixels, labels = under_glass(pixels, labels, change.glass.value, random, top)
+            glass = int(channels_of(self._card)[change.glass.value])
+            pixels, labels = under_glass(pixels, labels, glass, random, top)
         scale = np.float32(fov / self._card.patch_size)
         return PatchSample(*(torch.from_numpy(np.array(part)) for part in (pixels, labels, scale)))
 

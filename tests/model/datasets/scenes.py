@@ -1,5 +1,6 @@
 """Small images with labels on disk, and the cards and data that go with them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ RULES = [{"low": k, "high": k, "value": k} for k in range(3)]
 PATTERNS = {"images": "images/*.png", "labels": "labels/*.png"}
 
 
-def card(**changes: Any) -> BundleCard:
-    """A bundle for 8-bit RGB of unknown scale; `changes` replace fields of its input."""
-    classes = [{"value": k, "name": str(k), "color": [k, k, k]} for k in range(3)]
-    entries = bundle_card(foveation=None, policy="fixed:1", classes=classes)
+def card(classes: Sequence[int] = range(3), **changes: Any) -> BundleCard:
+    """A bundle for 8-bit RGB of unknown scale, its `classes` by value; `changes` replace fields of its input."""
+    cards = [{"value": value, "name": str(value), "color": [value] * 3} for value in classes]
+    entries = bundle_card(foveation=None, policy="fixed:1", classes=cards)
     entries["input"] |= {"kind": "any", **changes}
     entries["network"] |= {"in_channels": len(entries["input"]["bands"])}
     return BundleCard.model_validate(entries)

@@ -1,5 +1,6 @@
 """Windows of labelled images: pixels as inference reads them, labels by majority or at centres, what is held out."""
 
+import contextlib
 import pickle
 import tracemalloc
 from dataclasses import replace
@@ -114,6 +115,20 @@ def test_a_mosaic_is_put_together_row_by_row(tmp_path: Path) -> None:
     assert image.size == Size(60, 40)
     assert np.array_equal(image.pixels(Region(0, 0, 60, 40), Size(60, 40)), pixels)
     assert np.array_equal(whole(image), classes)
+
+
+def test_classes_are_channels_whatever_values_the_card_gives_them(tmp_path: Path) -> None:
+    _, classes = write_scene(tmp_path)
+    rules = [{"low": k, "high": k, "value": value} for k, value in enumerate((20, 30, 10))]
+    data = pairs_data(tmp_path, labels=rules)
+    pair = find_pairs(data, "test")[0]
+    with contextlib.closing(open_labelled(pair, data, card((10, 20, 30)))) as image:
+        assert np.array_equal(whole(image), np.array([1, 2, 0])[classes])
+        assert image.present == [0, 1, 2]
+        assert image.class_counts(3).tolist() == np.roll(np.bincount(classes.ravel()), 1).tolist()
+    with contextlib.closing(open_labelled(pair, data, card((10, 20)))) as image, pytest.raises(OptionInvalid) as caught:
+        whole(image)
+    assert "class 30, which tiny does not know" in caught.value.message
 
 
 def test_held_corners_turn_from_image_to_image_and_are_not_learnt(tmp_path: Path) -> None:
