@@ -18,10 +18,11 @@ from model.foveation import FoveationModule
 from model.mapping import map_exact
 from model.mixing import categorical_weights, gumbel_weights, mean_weights, mix, mode_weights
 from model.training.config import LEARNING, Joint
+from model.training.descent import Descent
 from model.training.devices import Place, wrapped
 from model.training.losses import at_stride, dice_loss, patch_losses
 from model.training.normalise import Normalise
-from model.training.optimise import WeightMean, falling, make_optimiser, set_rates, temperature
+from model.training.optimise import falling, set_rates, temperature
 from model.training.samples import Sample
 from raster.geometry import Region
 
@@ -51,7 +52,7 @@ class Minibatch(NamedTuple):
         return Minibatch(self.thumbnails, *(values[patches] for values in self[1:]))
 
 
-class JointLearner:
+class JointLearner(Descent):
     """The nets, their optimiser, and what an update does to them.
 
     `nets` has the network, and F_theta as "foveation" if the policy trains one. `stride` is that of the network's
@@ -61,8 +62,8 @@ class JointLearner:
     def __init__(
         self, nets: nn.ModuleDict, card: BundleCard, joint: Joint, weights_K: Tensor, place: Place, stride: int = 1
     ) -> None:
-        self.nets, self._joint, self._card, self._place, self._stride = nets, joint, card, place, stride
-        self.optimiser = make_optimiser(dict(nets.items()), joint.optimiser)
+        super().__init__(nets, joint.optimiser, joint.average, place)
+        self._joint, self._card, self._place, self._stride = joint, card, place, stride
         self._network = wrapped(nets["network"], place)
         self._learns = joint.policy in LEARNING
         if self._learns:
@@ -77,8 +78,6 @@ class JointLearner:
         single = joint.policy.startswith("fixed:")
         self._fovs = [card.fovs[int(joint.policy[6:]) - 1]] if single else list(card.fovs)
         self._log_scales = torch.tensor([math.log2(fov / card.patch_size) for fov in self._fovs], device=place.device)
-        self._scaler = torch.amp.GradScaler(place.device.type, enabled=place.half == torch.float16)
-        self.mean = None if joint.average is None else WeightMean(nets, joint.average)
         self._baseline: float | None = None
 
     # --- what the loop needs --------------------------------------------------------------------------------------
@@ -100,32 +99,15 @@ class JointLearner:
     def learn(self, batch: Minibatch, step: int) -> dict[str, float]:
         self.nets.train()
         report = self._parity_update(batch, step) if self._joint.update == "parity" else self._update(batch, step)
-        if self.mean is not None:
-            self.mean.update()
+        self._average()
         return report
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "nets": self.nets.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "mean": None if self.mean is None else self.mean.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "baseline": self._baseline,
-        }
+        return super().state_dict() | {"baseline": self._baseline}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.nets.load_state_dict(state["nets"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.mean is not None:
-            self.mean.load_state_dict(state["mean"])
-        self._scaler.load_state_dict(state["scaler"])
+        super().load_state_dict(state)
         self._baseline = state["baseline"]
-
-    def finish(self) -> None:
-        """Leave in `nets` what is kept in the end, in evaluation mode."""
-        if self.mean is not None:
-            self.nets.load_state_dict(self.mean.state_dict())
-        self.nets.eval()
 
     # --- one update -----------------------------------------------------------------------------------------------
 
@@ -262,10 +244,6 @@ class JointLearner:
             return nullcontext()
         return self._network.no_sync()
 
-    def _step(self) -> None:
-        self._scaler.step(self.optimiser)
-        self._scaler.update()
-
     def _tau(self, t: float, T: float) -> float:
         tau = self._joint.tau
         return temperature(t, T, self._joint.tau_rate) if tau == "annealed" else tau
@@ -275,9 +253,7 @@ class JointLearner:
 
     def _report(self, loss: float, tau: float, leaf_LDYX: Tensor | None) -> dict[str, float]:
         """What stands in losses.csv and TensorBoard of an update."""
-        report = {"loss": loss}
-        for group in self.optimiser.param_groups:
-            report[f"rate_{group['part']}"] = group["lr"]
+        report = {"loss": loss, **self._rates()}
         if leaf_LDYX is None:
             return report
         if self._joint.policy == "gumbel":

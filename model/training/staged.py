@@ -1,17 +1,16 @@
 """Staged training: the network on every field of view by itself, and what its updates do."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from foveate.schema import BundleCard
 from model.datasets.classes import IGNORE
 from model.training.config import NetworkSchedule
+from model.training.descent import Descent
 from model.training.devices import Place, wrapped
 from model.training.losses import at_stride, dice_loss, patch_losses
 from model.training.normalise import Normalise
-from model.training.optimise import WeightMean, falling, make_optimiser, set_rates
+from model.training.optimise import falling, set_rates
 from model.training.patches import PatchSample
 
 __all__ = ["StagedLearner", "with_scale"]
@@ -25,7 +24,7 @@ def with_scale(patches_NCPP: Tensor, scales_N: Tensor, scale_channel: bool) -> T
     return patches_NCPP.contiguous(memory_format=torch.channels_last)
 
 
-class StagedLearner:
+class StagedLearner(Descent):
     """The network, "network" in `nets`, its optimiser, and one update of it. `stride` as in `JointLearner`."""
 
     def __init__(
@@ -37,13 +36,11 @@ class StagedLearner:
         place: Place,
         stride: int = 1,
     ) -> None:
-        self.nets, self._card, self._schedule, self._place, self._stride = nets, card, schedule, place, stride
-        self.optimiser = make_optimiser(dict(nets.items()), schedule.optimiser)
+        super().__init__(nets, schedule.optimiser, schedule.average, place)
+        self._card, self._schedule, self._place, self._stride = card, schedule, place, stride
         self._network = wrapped(nets["network"], place)
         self._weights_K = weights_K.to(place.device)
         self._normalise = Normalise(card, place.device)
-        self._scaler = torch.amp.GradScaler(place.device.type, enabled=place.half == torch.float16)
-        self._mean = None if schedule.average is None else WeightMean(nets, schedule.average)
 
     def update(self, sample: PatchSample, step: int) -> dict[str, float]:
         """Update number `step` (from 0) on the mean loss over the patches."""
@@ -62,30 +59,6 @@ class StagedLearner:
             loss = loss + schedule.loss.dice * dice_loss(logits.float(), labels)
         self.optimiser.zero_grad()
         torch.autograd.backward(self._scaler.scale(loss))
-        self._scaler.step(self.optimiser)
-        self._scaler.update()
-        if self._mean is not None:
-            self._mean.update()
-        report = {"loss": float(self._place.summed(loss.detach())) / self._place.world}
-        return report | {f"rate_{group['part']}": group["lr"] for group in self.optimiser.param_groups}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "nets": self.nets.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "mean": None if self._mean is None else self._mean.state_dict(),
-            "scaler": self._scaler.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.nets.load_state_dict(state["nets"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self._mean is not None:
-            self._mean.load_state_dict(state["mean"])
-        self._scaler.load_state_dict(state["scaler"])
-
-    def finish(self) -> None:
-        """Leave in `nets` what is kept in the end, in evaluation mode."""
-        if self._mean is not None:
-            self.nets.load_state_dict(self._mean.state_dict())
-        self.nets.eval()
+        self._step()
+        self._average()
+        return {"loss": float(self._place.summed(loss.detach())) / self._place.world, **self._rates()}
