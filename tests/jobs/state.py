@@ -8,60 +8,24 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from foveate.schema import ImageInfo, LevelInfo, SegmentOptions
+from foveate.schema import SegmentOptions
 from jobs.files import FileStore
 from jobs.queue import JobQueue
 from jobs.records import ImageRecord, JobRequest, new_id
 from jobs.store import JobStore
 from jobs.valkey import EmbeddedValkey, connect
+from tests.raster.cards import make_card, make_info
 
-CARD = {
-    "format": 1,
-    "name": "tiny",
-    "version": "1",
-    "licence": "CC0-1.0",
-    "network": {"library": "foveate", "architecture": "none", "in_channels": 3},
-    "patch_size": 32,
-    "fovs": [32],
-    "foveation": None,
-    "mapping": "implicit",
-    "policy": "fixed:1",
-    "input": {
-        "kind": "any",
-        "bands": ["red", "green", "blue"],
-        "dtype": "uint8",
-        "value_scale": 255.0,
-        "mean": [0.5, 0.5, 0.5],
-        "std": [0.2, 0.2, 0.2],
-        "spacing": None,
-        "spacing_unit": None,
-        "spacing_range": None,
-    },
-    "classes": [{"value": 0, "name": "all", "color": [1, 2, 3]}],
-    "provenance": {},
-}
+CARD = make_card(kind="any", spacing=None, policy="fixed:1", foveation=None)
 
-INFO = ImageInfo(
-    name="scene.tif",
-    kind="scene",
-    driver="GTiff",
-    reader="rasterio",
-    width=64,
-    height=64,
-    levels=[LevelInfo(width=64, height=64, downsample=(1.0, 1.0), tile=(64, 64))],
-    bands=["red", "green", "blue"],
-    dtype="uint8",
-    spacing=None,
-    crs=None,
-    transform=None,
-)
+INFO = make_info(name="scene.tif", kind="scene", width=64, height=64)
 
 
 def write_bundle(directory: Path, name: str = "tiny", **changes: object) -> Path:
     """A bundle that the catalog accepts; its weights are no weights."""
     bundle = directory / name
     bundle.mkdir(parents=True)
-    (bundle / "bundle.json").write_text(json.dumps(CARD | {"name": name} | changes))
+    (bundle / "bundle.json").write_text(json.dumps(CARD.model_dump(mode="json") | {"name": name} | changes))
     (bundle / "weights.safetensors").write_bytes(b"weights of " + name.encode())
     return bundle
 

@@ -18,32 +18,20 @@ from foveate.schema import BundleCard
 from model.bundle import load_bundle, load_networks, save_bundle, verify_bundle
 from model.foveation import FoveationModule
 from model.networks.build import build_network
+from tests.raster.cards import make_card
 
-CARD: dict[str, Any] = {
-    "format": 1,
-    "name": "tiny",
-    "version": "1",
-    "licence": "Apache-2.0",
-    "network": {"library": "foveate", "architecture": "fcn", "in_channels": 3},
-    "patch_size": 16,
-    "fovs": [16, 32, 64],
-    "foveation": {"downsample": 8, "hidden": 24},
-    "mapping": "explicit",
-    "policy": "mode",
-    "input": {
-        "kind": "any",
-        "bands": ["red", "green", "blue"],
-        "dtype": "uint8",
-        "value_scale": 255,
-        "mean": [0.5, 0.5, 0.5],
-        "std": [0.2, 0.2, 0.2],
-        "spacing": None,
-        "spacing_unit": None,
-        "spacing_range": None,
-    },
-    "classes": [{"value": 0, "name": "dark", "color": [0, 0, 0]}, {"value": 1, "name": "light", "color": [9, 9, 9]}],
-    "provenance": {"data": "random numbers"},
-}
+CARD: dict[str, Any] = make_card(
+    name="tiny",
+    kind="any",
+    spacing=None,
+    network={"library": "foveate", "architecture": "fcn", "in_channels": 3},
+    patch_size=16,
+    fovs=[16, 32, 64],
+    foveation={"downsample": 8, "hidden": 24},
+    mapping="explicit",
+    policy="mode",
+    classes=[{"value": 0, "name": "dark", "color": (0, 0, 0)}, {"value": 1, "name": "light", "color": (9, 9, 9)}],
+).model_dump(mode="json")
 
 
 def changed(**changes: Any) -> BundleCard:
