@@ -34,6 +34,9 @@ def up(
     as_json: JsonFlag = False,
 ) -> None:
     """Run the whole service on this machine until Ctrl-C; prints its address when it is ready."""
+    # What a role would refuse at its start, again and again, is said before there is any.
+    for role in ("service.settings:ServiceSettings", "worker.settings:WorkerSettings"):
+        engine("jobs.settings:read_settings")(engine(role))
     place = (data or Path("~/.local/share/foveate")).expanduser().resolve()
     stopping = threading.Event()
     end_on_signals(stopping)

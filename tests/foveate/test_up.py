@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from foveate.cli import run
 from foveate.client import Client
 from foveate.errors import FoveateError
 from tests.service.processes import SLIDE
@@ -81,6 +82,15 @@ def test_end_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
         assert code == (-how if how is signal.SIGKILL else 0)
         _, alive = psutil.wait_procs(children, timeout=30)
         assert alive == []
+
+
+def test_a_setting_that_a_role_would_refuse_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FOVEATE_DEVICE", "gpu")
+    assert run(["up", "--data", str(tmp_path / "data"), "--port", "0"]) == 2
+    assert "FOVEATE_DEVICE='gpu'" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
 
 
 def test_dead_processes_are_started_again_and_nothing_is_lost(tmp_path: Path) -> None:
