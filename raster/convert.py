@@ -2,7 +2,8 @@
 
 One pass from top to bottom decodes every block of the source once; the copy is a sparse scratch GeoTIFF whose overviews
 are averages of valid pixels. It carries pixels and validity only: names, spacing and place stay with the original's
-description.
+description. Where level 0 is well stored and only coarser levels are missing, the copy begins at half its size, and
+level 0 is read where it is (`raster.completed`).
 
 Memory: about three times `_BAND_BYTES`, and what the reader needs for two rows of its own blocks, whatever the image.
 """
@@ -25,6 +26,7 @@ from rasterio.enums import ColorInterp, Resampling
 from foveate.errors import ImageUnreadable
 from foveate.schema import ImageInfo
 from raster.cog import CACHE_BYTES, needs_bigtiff, scratch_profile, writing
+from raster.completed import CompletedImage, halved
 from raster.geometry import Region, Size
 from raster.image import ImageRef, Pixels, RasterImage, open_image
 from raster.overviews import TILE, window_of
@@ -48,30 +50,63 @@ class Converted:
 
     ref: ImageRef
     damaged: tuple[Region, ...]
+    halved: bool
+    """Whether the copy begins at half the size."""
+
+    def open(self, original: ImageRef) -> RasterImage:
+        """The image as it is to be read: the copy, below the original's level 0 where it does not hold that."""
+        copy = open_image(self.ref)
+        if not self.halved:
+            return copy
+        try:
+            return CompletedImage(open_image(original), copy)
+        except BaseException:
+            copy.close()
+            raise
 
 
 @dataclass(frozen=True)
 class _Passage:
-    """How the image is walked: columns `step` wide from top to bottom, read by `read_rows`, written by `tile_rows`."""
+    """How the image is walked: columns `step` wide from top to bottom, read by `read_rows`, written by `tile_rows`.
+
+    `halved`: written at half the size; `step` and `tile_rows` are level 0's all the same.
+    """
 
     step: int
     read_rows: int
     tile_rows: int
     cache_bytes: int
+    halved: bool
+
+    @property
+    def scale(self) -> int:
+        return 2 if self.halved else 1
+
+    def copied(self, info: ImageInfo) -> Size:
+        """Of the copy's finest level."""
+        return Size(-(-info.width // self.scale), -(-info.height // self.scale))
 
 
 def needs_conversion(info: ImageInfo) -> str | None:
     """Why a tiled copy must be made first, as a clause for the progress line; None where the file will do."""
-    level = info.levels[0]
-    pixels = info.width * info.height
-    tile_w, tile_h = level.tile
-    if pixels > _UNTILED_PIXELS:
-        if info.driver in _SEQUENTIAL or info.reader == "pillow":
-            return f"{info.driver} can only be decoded from its first row on"
-        if tile_w >= info.width:
-            return "its pixels are stored in strips, not in tiles"
-        if tile_w * tile_h > _LARGE_BLOCK_PIXELS:
-            return f"its tiles of {tile_w} x {tile_h} px are too large"
+    return _ill_stored(info) or _lacks_levels(info)
+
+
+def _ill_stored(info: ImageInfo) -> str | None:
+    """Why level 0 cannot be read piece by piece."""
+    tile_w, tile_h = info.levels[0].tile
+    if info.width * info.height <= _UNTILED_PIXELS:
+        return None
+    if info.driver in _SEQUENTIAL or info.reader == "pillow":
+        return f"{info.driver} can only be decoded from its first row on"
+    if tile_w >= info.width:
+        return "its pixels are stored in strips, not in tiles"
+    if tile_w * tile_h > _LARGE_BLOCK_PIXELS:
+        return f"its tiles of {tile_w} x {tile_h} px are too large"
+    return None
+
+
+def _lacks_levels(info: ImageInfo) -> str | None:
     for finer, coarser in pairwise(info.levels):
         gap = max(finer.width / coarser.width, finer.height / coarser.height)
         if gap > _GAP and finer.width * finer.height > _FLAT_PIXELS:
@@ -82,30 +117,40 @@ def needs_conversion(info: ImageInfo) -> str | None:
     return None
 
 
+def _halvable(info: ImageInfo) -> bool:
+    """Whether the coarser levels are all that is missing, and half of level 0 is to the bit what GDAL would make of it.
+
+    Where a side is odd GDAL weighs the pixels of a square by its size over the level's.
+    """
+    exact = info.dtype in ("uint8", "uint16") and info.width % 2 == 0 and info.height % 2 == 0
+    return exact and _ill_stored(info) is None and _lacks_levels(info) is not None
+
+
 def convert(ref: ImageRef, info: ImageInfo, path: Path, on_progress: Callable[[float], None]) -> Converted:
-    """Copy level 0 of `ref` to a tiled pyramid at `path`, whole or not at all.
+    """Copy level 0 of `ref`, or its half where only levels are missing, to a tiled pyramid at `path`, or do nothing.
 
     `on_progress` gets shares from 0 to 1 and may raise to stop. Valid pixels of level 0 are the reader's own; the
     others are 0. Raises ImageDamaged above 1 % of undecodable tiles, ImageUnreadable for a sequential format that
     breaks off, DiskFull.
     """
-    passage = _passage(info)
+    passage = _passage(info, halved=_halvable(info))
     with whole_file(path) as partial:
         with writing(path), rasterio.Env(**_environment(passage)), closing(open_image(ref)) as image:
             damaged = _copy_level_0(image, partial, passage, on_progress)
-            _add_overviews(partial, info)
+            _add_overviews(partial, passage.copied(info))
         _check_whole(partial)
-        write_json(_record(path), {"damaged": [[r.x, r.y, r.width, r.height] for r in damaged]})
+        found = [[r.x, r.y, r.width, r.height] for r in damaged]
+        write_json(_record(path), {"damaged": found, "halved": passage.halved})
     on_progress(1.0)
-    return Converted(_copy_ref(path), damaged)
+    return Converted(_copy_ref(path), damaged, passage.halved)
 
 
 def converted_at(path: Path) -> Converted | None:
     """What an earlier `convert` left at `path`, if it was finished."""
     if not path.is_file():
         return None
-    regions = json.loads(_record(path).read_text())["damaged"]
-    return Converted(_copy_ref(path), tuple(Region(*region) for region in regions))
+    record = json.loads(_record(path).read_text())
+    return Converted(_copy_ref(path), tuple(Region(*region) for region in record["damaged"]), record["halved"])
 
 
 def _record(path: Path) -> Path:
@@ -120,22 +165,23 @@ def _bytes_per_pixel(info: ImageInfo) -> int:
     return len(info.bands) * np.dtype(info.dtype).itemsize
 
 
-def _passage(info: ImageInfo) -> _Passage:
+def _passage(info: ImageInfo, *, halved: bool) -> _Passage:
     """Wide enough to decode every block once, low enough to stay within the memory."""
     tile_w, tile_h = info.levels[0].tile
-    pixel = _bytes_per_pixel(info)
+    pixel, scale = _bytes_per_pixel(info), 2 if halved else 1
     step = info.width
     if tile_w < info.width:
-        aligned = math.lcm(tile_w, TILE)
+        aligned = math.lcm(tile_w, scale * TILE)
         step = aligned * max(1, _BAND_BYTES // (max(tile_h, TILE) * pixel * aligned))
     step = min(step, info.width)
-    tile_rows = TILE
-    while tile_rows > 16 and tile_rows * step * pixel > _BAND_BYTES:
+    tile_rows = scale * TILE
+    while tile_rows > scale * 16 and tile_rows * step * pixel > _BAND_BYTES:
         tile_rows //= 2
     block_row = tile_h * step * pixel
     # Blocks too tall to be held as pixels are read in parts, and decoded once because GDAL's cache holds them.
     read_rows = tile_rows if block_row > _BAND_BYTES else tile_h * max(1, tile_rows // tile_h)
-    return _Passage(step, read_rows, tile_rows, max(CACHE_BYTES, 2 * block_row if block_row > _BAND_BYTES else 0))
+    cache_bytes = max(CACHE_BYTES, 2 * block_row if block_row > _BAND_BYTES else 0)
+    return _Passage(step, read_rows, tile_rows, cache_bytes, halved)
 
 
 def _environment(passage: _Passage) -> dict[str, Any]:
@@ -152,7 +198,7 @@ def _environment(passage: _Passage) -> dict[str, Any]:
 def _copy_level_0(
     image: RasterImage, path: Path, passage: _Passage, on_progress: Callable[[float], None]
 ) -> tuple[Region, ...]:
-    """Write level 0; the regions that could not be decoded."""
+    """Write level 0 or its half; the regions that could not be decoded."""
     info = image.info
     damaged: list[Region] = []
     with rasterio.open(path, "w", **_profile(info, passage)) as copy:
@@ -163,17 +209,19 @@ def _copy_level_0(
         for left in range(0, info.width, passage.step):
             column = Region.between(left, 0, min(left + passage.step, info.width), info.height)
             for top, pixels in _slabs(image, column, passage, damaged):
-                _write_tiles(copy, pixels, left, top, masked=info.validity != "none")
+                written = halved(pixels) if passage.halved else pixels
+                place = left // passage.scale, top // passage.scale
+                _write_tiles(copy, written, *place, masked=info.validity != "none")
                 done = left * info.height + (top + pixels.values.shape[0]) * column.width
                 on_progress(_COPY_SHARE * done / (info.width * info.height))
     return tuple(sorted(damaged))
 
 
 def _profile(info: ImageInfo, passage: _Passage) -> dict[str, Any]:
-    size = Size(info.width, info.height)
+    size = passage.copied(info)
     return scratch_profile(size, info.dtype, len(info.bands), nodata=0) | {
         "nodata": None,
-        "blockysize": passage.tile_rows,
+        "blockysize": passage.tile_rows // passage.scale,
         "interleave": "pixel",
         "photometric": "RGB" if info.bands == ["red", "green", "blue"] else "MINISBLACK",
         "bigtiff": "YES" if needs_bigtiff(size, _bytes_per_pixel(info)) else "NO",
@@ -263,9 +311,9 @@ def _write_tiles(copy: Any, pixels: Pixels, left: int, top: int, *, masked: bool
             copy.write(np.ascontiguousarray(np.moveaxis(tile, 2, 0)), window=window)
 
 
-def _add_overviews(path: Path, info: ImageInfo) -> None:
+def _add_overviews(path: Path, size: Size) -> None:
     """Averages of the valid pixels of 2 x 2, until the smaller side is below 256 px."""
-    halvings = max(1, math.ceil(math.log2(min(info.width, info.height) / _SMALLEST_SIDE)))
+    halvings = max(1, math.ceil(math.log2(min(size.width, size.height) / _SMALLEST_SIDE)))
     with rasterio.open(path, "r+") as copy:
         copy.build_overviews([2**k for k in range(1, halvings + 1)], Resampling.average)
 

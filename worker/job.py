@@ -16,7 +16,7 @@ from raster.convert import convert, converted_at, needs_conversion
 from raster.fit import Fit, checked_policy_for, fit
 from raster.geometry import Region, Size
 from raster.grid import Lattice, WorkingGrid, make_lattice
-from raster.image import ImageRef, open_image
+from raster.image import ImageRef, RasterImage, open_image
 from raster.source import Source
 from worker.placement import Placement, place
 from worker.spec import JobSpec
@@ -112,8 +112,8 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
     budget = _budget(spec, card, lattice, grid, options)
     roi = region_of_interest(info, options)
     placement = place(grid, lattice, roi, options.mask_downsample, budget.block, flat=spec.block is None)
-    ref, damaged = _readable(ref, info, spec.canvas, report)
-    source = Source(lambda: open_image(ref), fitted.bands.convert, fill_colour(card.input), budget.cache_bytes)
+    opened, damaged = _readable(ref, info, spec.canvas, report)
+    source = Source(opened, fitted.bands.convert, fill_colour(card.input), budget.cache_bytes)
     with contextlib.closing(source):
         yield Job(
             spec,
@@ -167,13 +167,17 @@ def _budget(spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid
     return Budget(int(spare * _CACHE_SHARE), spec.block or min(fits, _MOST_CELLS), int(spare * _AHEAD_SHARE))
 
 
-def _readable(ref: ImageRef, info: ImageInfo, canvas: Path, report: Report) -> tuple[ImageRef, tuple[Region, ...]]:
-    """The image itself, or its tiled copy in the canvas where the file would break speed or memory; and its damage."""
+def _readable(
+    ref: ImageRef, info: ImageInfo, canvas: Path, report: Report
+) -> tuple[Callable[[], RasterImage], tuple[Region, ...]]:
+    """What opens the image itself, or with a tiled copy in the canvas where the file would break speed or memory; and
+    its damage.
+    """
     if needs_conversion(info) is None:
-        return ref, ()
+        return lambda: open_image(ref), ()
     path = canvas / "converted.tif"
     converted = converted_at(path) or convert(ref, info, path, lambda share: report("converting", share * CONVERTED))
-    return converted.ref, converted.damaged
+    return lambda: converted.open(ref), converted.damaged
 
 
 CONVERTED, LOOKED, COMPUTED = 0.10, 0.15, 0.92

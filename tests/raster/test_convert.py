@@ -15,6 +15,7 @@ from rasterio.windows import Window
 from foveate.errors import Dismissed, ImageDamaged, ImageUnreadable
 from foveate.schema import ImageInfo, LevelInfo
 from raster import convert as module
+from raster.completed import halved
 from raster.convert import Converted, convert, converted_at, needs_conversion
 from raster.geometry import Region
 from raster.image import ImageRef, Pixels, open_image
@@ -94,9 +95,13 @@ def test_narrow_and_low_passages_copy_the_same(
     assert_same_picture(ImageRef(DATA / name), converted(DATA / name, tmp_path).ref)
 
 
+@pytest.mark.parametrize("flat_pixels", [10_000, 64_000_000])
 @pytest.mark.parametrize("name", ["geotiff/RGB.byte.tif", "slides/CMU-1-Small-Region.svs"])
-def test_every_block_is_decoded_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_is_decoded_once(
+    name: str, flat_pixels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_BAND_BYTES", 2_000_000)
+    monkeypatch.setattr(module, "_FLAT_PIXELS", flat_pixels)
     asked: list[Region] = []
 
     def watched(ref: ImageRef) -> Any:
@@ -118,6 +123,77 @@ def test_every_block_is_decoded_once(name: str, tmp_path: Path, monkeypatch: pyt
     assert all(region.x % tile_w == 0 and region.y % tile_h == 0 for region in asked)
     assert all(region.x1 % tile_w == 0 or region.x1 == info.width for region in asked)
     assert all(region.y1 % tile_h == 0 or region.y1 == info.height for region in asked)
+
+
+def bumpy(height: int, width: int, dtype: str, bands: int = 3) -> Any:
+    """Waves and noise, with a corner and a stripe of zeros."""
+    y, x = np.mgrid[:height, :width]
+    noise = np.random.default_rng(5).integers(0, 40, (bands, height, width))
+    values = (80 + 60 * np.sin(x / 17) * np.cos(y / 23) + noise).astype(dtype)
+    values[:, :91, :133] = 0
+    values[:, :, 301:304] = 0
+    return values
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "nodata"),
+    [
+        ((1024, 1536), "uint8", None),
+        ((1026, 1538), "uint8", 0),
+        ((1026, 1538), "uint16", None),
+        ((770, 1030), "uint16", 0),
+    ],
+)
+def test_only_the_levels_that_are_missing_are_made(
+    size: tuple[int, int], dtype: str, nodata: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a well stored level 0; bit for bit those of a whole copy."""
+    path = tmp_path / "in.tif"
+    write_tiff(path, bumpy(*size, dtype), tiled=True, blockxsize=256, blockysize=128, nodata=nodata)
+    whole = converted(path, tmp_path)
+    assert not whole.halved
+    monkeypatch.setattr(module, "_FLAT_PIXELS", 10_000)
+    monkeypatch.setattr(module, "_BAND_BYTES", 1_000_000)
+    (tmp_path / "half").mkdir()
+    half = converted(path, tmp_path / "half")
+    assert half.halved
+    assert converted_at(half.ref.path) == half
+    with closing(open_image(whole.ref)) as expected, closing(half.open(ImageRef(path))) as image:
+        assert (image.info.width, image.info.height, image.info.levels[0].tile) == (size[1], size[0], (256, 128))
+        wanted = {(level.width, level.height): (k, level.downsample) for k, level in enumerate(expected.info.levels)}
+        assert image.info.levels[-1].width <= 512
+        for level, there in enumerate(image.info.levels):
+            k, downsample = wanted[there.width, there.height]
+            assert there.downsample == pytest.approx(downsample, rel=1e-12)
+            region = Region(0, 0, there.width, there.height)
+            mine, its = image.read(level, region), expected.read(k, region)
+            assert (mine.valid is None) == (its.valid is None) == (nodata is None)
+            seen = np.ones(region.size.shape, bool) if mine.valid is None else mine.valid
+            assert its.valid is None or np.array_equal(its.valid, seen)
+            assert np.array_equal(mine.values[seen], its.values[seen])
+            assert np.array_equal(image.read_valid(level, region), mine.valid)
+
+
+@pytest.mark.parametrize(("size", "dtype"), [((770, 1031), "uint8"), ((770, 1030), "float32")])
+def test_what_gdal_averages_in_another_way_is_copied_whole(
+    size: tuple[int, int], dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FLAT_PIXELS", 10_000)
+    path = tmp_path / "in.tif"
+    write_tiff(path, bumpy(*size, dtype), tiled=True, blockxsize=256, blockysize=128)
+    copy = converted(path, tmp_path)
+    assert not copy.halved
+    assert_same_picture(ImageRef(path), copy.ref)
+
+
+def test_the_halved_image_is_the_mean_of_valid_pixels() -> None:
+    values = np.array([[1, 2, 9, 8], [4, 100, 8, 9], [7, 7, 255, 255], [7, 8, 255, 255]], np.uint8)[..., None]
+    valid = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], bool)
+    found = halved(Pixels(values, valid))
+    assert found.values[..., 0].tolist() == [[2, 9], [0, 255]]
+    assert found.valid is not None
+    assert found.valid.tolist() == [[True, True], [False, True]]
+    assert halved(Pixels(values, None)).values[..., 0].tolist() == [[27, 9], [7, 255]]  # 26.75, 8.5; 7.25, 255
 
 
 def test_overviews_average_valid_pixels_only(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import tifffile
 
+import raster.convert
 from foveate.errors import CanvasMismatch, ImageDamaged
 from tests.bundles import BRIGHT, DARK, make_bundle
 from tests.worker.computed import mask_of, spec_for, write_image
@@ -112,6 +114,27 @@ def test_bright_squares_come_back_in_their_places(bundles, tmp_path, ratio, corn
     assert np.abs(shifts).max() < 0.5 * ratio
 
 
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_levels_that_a_file_lacks_change_the_mask_neither_way(bundles, tmp_path, monkeypatch, nodata):
+    """Whether all of the file is copied, as before, or the missing levels only, beside it."""
+    pixels = noise(768, 1024)
+    pixels[:100, :200] = 0
+    image = write_image(tmp_path / "i.tif", pixels, nodata=nodata)
+    monkeypatch.setattr(raster.convert, "_FLAT_PIXELS", 10_000)
+    half = spec_for(image, bundles["explicit"], tmp_path / "half", block=3)
+    masks = [mask_of(half)]
+    monkeypatch.setattr(raster.convert, "_ill_stored", lambda info: "it is said to be ill stored")
+    whole = spec_for(image, bundles["explicit"], tmp_path / "whole", block=3)
+    masks.append(mask_of(whole))
+    sizes = []
+    for spec in (half, whole):
+        with tifffile.TiffFile(spec.canvas / "converted.tif") as file:
+            sizes.append(file.pages.first.shape[:2])
+    assert sizes == [(384, 512), (768, 1024)]
+    assert (masks[0] == masks[1]).all()
+    assert {DARK, BRIGHT} <= set(np.unique(masks[0]))
+
+
 def test_no_data_is_255_and_a_lone_valid_pixel_is_examined(bundles, tmp_path):
     pixels = np.zeros((700, 900, 3), np.uint8)
     pixels[333, 777] = 255
@@ -160,8 +183,6 @@ def test_a_canvas_of_another_configuration_is_refused_with_the_difference(bundle
 
 def broken_tiles(path, pixels, tiles):
     """Deflate-compressed, with the first bytes of some tiles overwritten."""
-    import tifffile
-
     write_image(path, pixels, compress="deflate")
     with tifffile.TiffFile(path) as file:
         offsets = [file.pages[0].dataoffsets[tile] for tile in tiles]
