@@ -4,6 +4,7 @@ Letters: K classes, P patch side. Scores are probabilities (K, P, P) float32 of 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,23 +12,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.accumulator import Accumulator, interpolated
+from model.chooser import Candidate, Chooser
 from model.predictor import PatchBatch, Predictor
 from model.tree import Node, Tree
 from raster.geometry import Region
 
-__all__ = ["FINE_SHARE", "Need", "entropy_need", "handed_down", "mark", "refine", "refine_block"]
+__all__ = [
+    "FINE_SHARE",
+    "Wanted",
+    "change",
+    "entropy_wanted",
+    "fused_down",
+    "handed_down",
+    "mark",
+    "refine",
+    "refine_block",
+]
 
 FINE_SHARE = 2 / 3
 """Of the finer of two predictions where they are fused; the rest is the coarser one's (adaptive-trial.md)."""
 
-Need = Callable[[Node, Tensor, Sequence[Node]], Sequence[float]]
+Wanted = Callable[[Node, Tensor, Sequence[Node]], list[Candidate]]
 """How much each of some children of a node asks to be looked at closer, from the scores of the node's own patch."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A node that was forwarded, the number of its root, its own scores, and those fused with what was above it."""
+
+    root: int
+    node: Node
+    own: Tensor
+    fused: Tensor
 
 
 def refine(
     tree: Tree,
     roots: Iterable[tuple[Node, Tensor]],
-    wanted: Need,
+    wanted: Wanted,
     threshold: float,
     forward: Callable[[Sequence[Node]], Iterable[Tensor]],
     keep: Callable[[Node, Tensor], None],
@@ -36,33 +58,55 @@ def refine(
 ) -> Iterator[Node]:
     """Refine `roots`, level by level; yields every node whose patch was forwarded, parents first.
 
-    Children are decided one by one: those whose need is beyond `threshold` go through `forward`, which gives the scores
-    of nodes in their order, and their scores are fused with their parent's. `keep` gets what is left in the end: nodes
-    with the scores over their windows, in a fixed order. Where only some children were run, the others keep their
-    parent's scores as if they were their own, so that windows of one size meet. Children for which `matters` is false
-    are neither run nor kept.
+    Children are decided one by one: those that a root's `Chooser` takes go through `forward`, which gives the scores of
+    nodes in their order, and their scores are fused with their parent's. No root's decisions depend on another root.
+    `keep` gets what is left in the end: nodes with the scores over their windows, in a fixed order. Where only some
+    children were run, the others keep their parent's scores as if they were their own, so that windows of one size
+    meet. Children for which `matters` is false are neither run nor kept.
     """
-    current = [(node, own, own) for node, own in roots]
+    current = [_Run(index, node, own, own) for index, (node, own) in enumerate(roots)]
     while current:
-        asked: list[tuple[Node, Tensor]] = []
-        for node, own, fused in current:
-            yield node
-            children = [child for child in tree.children(node) if matters(child)] if node.level else []
-            needs = wanted(node, own, children) if children else []
-            chosen = [need > threshold for need in needs]
-            if not any(chosen):
-                keep(node, fused)
+        yield from (run.node for run in current)
+        families = [(run, _candidates(tree, run, wanted, matters)) for run in current]
+        found = _looked_at(tree, families, threshold, forward)
+        current = []
+        for run, candidates in families:
+            if not any(one.node in found for one in candidates):
+                keep(run.node, run.fused)
                 continue
-            for child, run in zip(children, chosen, strict=True):
-                part = handed_down(tree, node, child, fused)
-                if run:
-                    asked.append((child, part))
+            for one in candidates:
+                if one.node in found:
+                    current.append(found[one.node])
                 else:
-                    keep(child, part)
-        found = forward([node for node, _ in asked]) if asked else ()
-        current = [
-            (node, own, torch.lerp(part, own, FINE_SHARE)) for (node, part), own in zip(asked, found, strict=True)
-        ]
+                    keep(one.node, handed_down(tree, run.node, one.node, run.fused))
+
+
+def _candidates(tree: Tree, run: _Run, wanted: Wanted, matters: Callable[[Node], bool]) -> list[Candidate]:
+    children = [child for child in tree.children(run.node) if matters(child)] if run.node.level else []
+    return wanted(run.node, run.own, children) if children else []
+
+
+def _looked_at(
+    tree: Tree,
+    families: Sequence[tuple[_Run, list[Candidate]]],
+    threshold: float,
+    forward: Callable[[Sequence[Node]], Iterable[Tensor]],
+) -> dict[Node, _Run]:
+    """The children that were run, round by round; the rounds of all roots go through `forward` together."""
+    under: dict[int, list[tuple[_Run, Candidate]]] = {}
+    for run, candidates in families:
+        under.setdefault(run.root, []).extend((run, one) for one in candidates)
+    choosers = {root: Chooser([one for _, one in pairs], threshold) for root, pairs in under.items()}
+    found: dict[Node, _Run] = {}
+    while asked := [(root, index) for root, chooser in choosers.items() for index in chooser.next()]:
+        scores = forward([under[root][index][1].node for root, index in asked])
+        for (root, index), own in zip(asked, scores, strict=True):
+            parent, one = under[root][index]
+            part, fused = fused_down(tree, parent.node, one.node, parent.fused, own)
+            found[one.node] = _Run(root, one.node, own, fused)
+            if one.look is not None:
+                choosers[root].observe(index, change(tree, one.node, part, fused))
+    return found
 
 
 @torch.inference_mode()
@@ -77,7 +121,8 @@ def refine_block(
     *,
     matters: Callable[[Node], bool],
 ) -> list[Node]:
-    """Refine the roots of a block, of scores (K, P, P), by their entropy; returns what was forwarded, parents first.
+    """Refine the roots of a block, of scores (K, P, P), by entropy and what is learnt from it; returns what
+    was forwarded, parents first.
 
     `read` gives the patches of nodes, in their order; `sums` are those of the block, whose first pixel is `corner`'s.
     """
@@ -91,7 +136,7 @@ def refine_block(
         sums.add_enlarged(scores_KPP, window.x - corner.x, window.y - corner.y, tree.scales[node.level])
 
     found = [(node, torch.from_numpy(scores).to(predictor.device).float()) for node, scores in roots]
-    return list(refine(tree, found, entropy_need(tree), threshold, forward, keep, matters=matters))
+    return list(refine(tree, found, entropy_wanted(tree), threshold, forward, keep, matters=matters))
 
 
 def handed_down(tree: Tree, parent: Node, child: Node, scores_KPP: Tensor) -> Tensor:
@@ -103,16 +148,32 @@ def handed_down(tree: Tree, parent: Node, child: Node, scores_KPP: Tensor) -> Te
     return interpolated(rows, 2, x, x + tree.patch, fine / coarse)
 
 
-def entropy_need(tree: Tree) -> Need:
+def fused_down(tree: Tree, parent: Node, child: Node, above_KPP: Tensor, own_KPP: Tensor) -> tuple[Tensor, Tensor]:
+    """The parent's fused scores over the child's window, and these fused with the child's own."""
+    part = handed_down(tree, parent, child, above_KPP)
+    return part, torch.lerp(part, own_KPP, FINE_SHARE)
+
+
+def change(tree: Tree, node: Node, before_KPP: Tensor, after_KPP: Tensor) -> float:
+    """Mean over the node's square inside the image of the absolute differences, summed over classes."""
+    square = _square(tree, node, node)
+    return float((after_KPP[(slice(None), *square)] - before_KPP[(slice(None), *square)]).abs().sum(0).mean())
+
+
+def entropy_wanted(tree: Tree) -> Wanted:
     """Mean entropy (nats) of the scores over each child's square inside the image, times the parent's scale."""
 
-    def need(node: Node, own_KPP: Tensor, children: Sequence[Node]) -> list[float]:
-        entropy_PP = torch.special.entr(own_KPP).sum(0)
+    def wanted(node: Node, own_KPP: Tensor, children: Sequence[Node]) -> list[Candidate]:
+        maps = torch.cat([torch.special.entr(own_KPP).sum(0, keepdim=True), own_KPP])
+        means = [maps[(slice(None), *_square(tree, node, child))].mean((1, 2)) for child in children]
+        values = torch.stack(means).cpu().numpy()
         scale = tree.scales[node.level]
-        means = [entropy_PP[_square(tree, node, child)].mean() for child in children]
-        return [scale * mean for mean in torch.stack(means).tolist()]
+        return [
+            Candidate(child, scale * float(entropy), float(entropy), look)
+            for child, entropy, look in zip(children, values[:, 0], values[:, 1:], strict=True)
+        ]
 
-    return need
+    return wanted
 
 
 def mark(tree: Tree, leaf: NDArray[np.int8], node: Node) -> None:
@@ -121,7 +182,7 @@ def mark(tree: Tree, leaf: NDArray[np.int8], node: Node) -> None:
 
 
 def _square(tree: Tree, parent: Node, child: Node) -> tuple[slice, slice]:
-    """The pixels of the parent's patch over the child's square inside the image; one a side at least."""
+    """The pixels of the parent's patch over a child's square (or its own) inside the image; one a side at least."""
     scale, side = tree.scales[parent.level], tree.side(child.level)
     window = tree.window(parent)
     spans = []

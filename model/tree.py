@@ -169,15 +169,16 @@ def make_tree(size: Size, patch: int, fovs: tuple[int, ...], overlap: float) -> 
 def plan_leaves(
     tree: Tree, need: list[NDArray[np.float32]], examined: NDArray[np.bool_], share: float
 ) -> tuple[NDArray[np.int8], float]:
-    """Leaves for at most `share` of the finest level's forwards, all children of a node or none; and the threshold.
+    """Leaves for at most `share` of dense's forwards, all children of a node or none; and the threshold.
 
     `need[level]` (rows, columns) of each level from 1 to the roots' (`need[0]` is not read) says how much a node asks
     for its children; `examined` (cells). A node is replaced by its children if its need, and that of all above it, is
     beyond one threshold for the whole image. Returns the owner's level for every cell, examined or not. The roots are
-    always there, whatever they cost.
+    always there, whatever they cost; a share of 1 is the finest level everywhere, whose squares may be a few more than
+    dense's windows (`Tree.dense_count`).
     """
     forwards = [tree.pooled(examined, level) for level in range(len(tree.scales))]
-    budget = share * int(forwards[0].sum())
+    budget = share * tree.dense_count(examined) if share < 1 else int(forwards[0].sum())
     asked = _asked(tree, need)
     levels, needs, costs, places = [], [], [], []
     for level in range(tree.top, 0, -1):

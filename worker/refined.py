@@ -132,7 +132,7 @@ class RefinedWork(BlockWork):
         self._sums = self._open(block)
         corner = self._job.placement.support(block)
         for node in refine_block(
-            self._predictor, self._tree, threshold, roots, read, self._sums, corner, matters=self._matters
+            self._predictor, self._tree, threshold, roots, read, self._sums, corner, matters=self._examined
         ):
             mark(self._tree, self._leaf, node)
 
@@ -156,6 +156,11 @@ class RefinedWork(BlockWork):
         first = self._tree.cells_of(Node(top, block.rows[0], block.columns[0]))
         last = self._tree.cells_of(Node(top, block.rows[-1], block.columns[-1]))
         return slice(first[0].start, last[0].stop), slice(first[1].start, last[1].stop)
+
+    def _examined(self, node: Node) -> bool:
+        """Whether it has anything to examine: under a root of the region of interest all children have a say in what is
+        learnt there, so that a part is the crop of the whole."""
+        return matters(self._tree, self._plan, Region.of(self._tree.size), node)
 
     def _matters(self, node: Node) -> bool:
         return matters(self._tree, self._plan, self._job.roi_w, node)

@@ -27,15 +27,29 @@ from model.evaluation.entries import Entry, Plan
 from model.evaluation.nodes import Cover, Nodes, forward_nodes
 from model.evaluation.predict import Strip, foveation_step, thumbnail_of
 from model.evaluation.tally import Tally
+from model.evaluation.wants import Signal, Wants, spent
 from model.predictor import Predictor
 from model.tree import plan_leaves
 from raster.geometry import Region
 
-__all__ = ["DETAILS", "Measured", "Point", "measure", "subjects"]
+__all__ = [
+    "DETAILS",
+    "REFINED",
+    "CoveredImage",
+    "Measured",
+    "Point",
+    "measure",
+    "measure_point",
+    "pooled",
+    "prepare",
+    "subjects",
+]
 
 DETAILS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.65, 0.8, 1.0)
 """Where the curves are measured."""
 CONTROL_DETAILS = (0.2, 0.35, 0.5)
+REFINED = "entropy, learning"
+"""The signal of refined coverage; "entropy" alone, which learns nothing, is a control."""
 _SEED = 304
 
 Report = Callable[[float], None]
@@ -49,11 +63,17 @@ class Point:
     signal: str
     detail: float | None
     threshold: float | None
-    share: float
-    """Forwards over those of the finest scale, inner nodes counted."""
+    forwards: int
+    """Inner nodes counted."""
+    dense: int
+    """Forwards of dense coverage, which sees the finest scale alone."""
     seconds: float
     confusion: NDArray[np.int64]
     """(B, K, K) over the blocks of all images."""
+
+    @property
+    def share(self) -> float:
+        return self.forwards / self.dense
 
 
 @dataclass(frozen=True)
@@ -65,17 +85,28 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class _Image:
+class CoveredImage:
+    """An image of a fold with all that its covers are put together from."""
+
+    fold: str
     nodes: Nodes
     labels: NDArray[np.uint8]
     """Channels, or IGNORE."""
     block: int | None
-    refined: dict[str, signals.Signal]
-    planned: dict[str, signals.Signal]
+    refined: dict[str, Wants]
+    planned: dict[str, Signal]
 
     @property
-    def finest(self) -> int:
-        return int(np.prod(self.nodes.tree.grid(0)))
+    def dense(self) -> int:
+        """Forwards of dense coverage."""
+        tree = self.nodes.tree
+        return tree.dense_count(np.ones(tree.grid(0), bool))
+
+    @property
+    def blocks(self) -> int:
+        size = self.nodes.tree.size
+        side = self.block or max(size.shape)
+        return -(-size.width // side) * -(-size.height // side)
 
 
 def subjects(plan: Plan) -> dict[str, list[Entry]]:
@@ -96,12 +127,25 @@ def subjects(plan: Plan) -> dict[str, list[Entry]]:
 
 
 def measure(entries: Sequence[Entry], plan: Plan, device: torch.device, directory: Path, report: Report) -> Measured:
-    """All points of one network over the images of its folds.
+    """All points of one network over the images of its folds; `directory` as in `prepare`."""
+    images = prepare(entries, plan, device, directory, lambda share: report(0.5 * share))
+    jobs = list(_jobs(images))
+    points = []
+    for done, job in enumerate(jobs):
+        report(0.5 + 0.5 * done / len(jobs))
+        points.append(measure_point(images, *job))
+    return Measured(points, [image.blocks for image in images])
+
+
+def prepare(
+    entries: Sequence[Entry], plan: Plan, device: torch.device, directory: Path, report: Report
+) -> list[CoveredImage]:
+    """The images of one network's folds.
 
     Nodes lie in `directory`, about 5 bytes a class and pixel; what lies there already is not forwarded again.
     """
     pairs = [(entry, pair) for entry in entries for pair in find_pairs(entry.data, plan.config.split)]
-    images: list[_Image] = []
+    images: list[CoveredImage] = []
     predictors: dict[Path, Predictor] = {}
     for done, (entry, pair) in enumerate(pairs):
         bundle = entry.parts[0].bundle
@@ -112,19 +156,13 @@ def measure(entries: Sequence[Entry], plan: Plan, device: torch.device, director
         images.append(
             _prepared(
                 entry, pair, predictors[bundle], plan, folder,
-                lambda share, done=done: report(0.5 * (done + share) / len(pairs)),  # type: ignore[misc]
+                lambda share, done=done: report((done + share) / len(pairs)),  # type: ignore[misc]
             )
         )  # fmt: skip
-    images = _with_oracle(images)
-    jobs = list(_jobs(images))
-    points = []
-    for done, job in enumerate(jobs):
-        report(0.5 + 0.5 * done / len(jobs))
-        points.append(_point(images, *job))
-    return Measured(points, [_blocks(image) for image in images])
+    return _with_oracle(images)
 
 
-def _prepared(entry: Entry, pair: Pair, predictor: Predictor, plan: Plan, folder: Path, report: Report) -> _Image:
+def _prepared(entry: Entry, pair: Pair, predictor: Predictor, plan: Plan, folder: Path, report: Report) -> CoveredImage:
     card = predictor.card
     with contextlib.closing(open_labelled(pair, entry.data, card)) as image:
         nodes = forward_nodes(predictor, image, plan.config.overlap, folder, report)
@@ -135,25 +173,27 @@ def _prepared(entry: Entry, pair: Pair, predictor: Predictor, plan: Plan, folder
         tree = nodes.tree
         planned = {"gradient": planned_needs(tree, thumbnail, None, step, None)}
         if predictor.foveation is not None:
-            wants = thumbnail_distribution(predictor, thumbnail)
-            planned["gradient x F_theta"] = planned_needs(tree, thumbnail, None, step, wants)
+            distribution = thumbnail_distribution(predictor, thumbnail)
+            planned["gradient x F_theta"] = planned_needs(tree, thumbnail, None, step, distribution)
         planned["random"] = signals.noise(tree, _SEED)
+        wants = nodes.wants()
         refined = {
-            "entropy": nodes.entropy_needs(),
-            "gradient": signals.child_gradient(tree, thumbnail, step),
-            "random": signals.noise(tree, _SEED + 1),
+            REFINED: wants,
+            "entropy": Wants(wants.needs),
+            "gradient": Wants(signals.child_gradient(tree, thumbnail, step)),
+            "random": Wants(signals.noise(tree, _SEED + 1)),
         }
     block = plan.config.bootstrap.block if plan.config.bootstrap else None
-    return _Image(nodes, labels, block, refined, planned)
+    return CoveredImage(entry.fold, nodes, labels, block, refined, planned)
 
 
-def _with_oracle(images: list[_Image]) -> list[_Image]:
+def _with_oracle(images: list[CoveredImage]) -> list[CoveredImage]:
     """The images with the signal of somebody who knows the labels."""
     confusions = [signals.node_confusions(image.nodes, image.labels) for image in images]
     gain = signals.linear_gain(np.sum([found[0][..., 0, :, :].sum((0, 1)) for found in confusions], axis=0))
     for image, found in zip(images, confusions, strict=True):
         children = signals.gains(found, gain)
-        image.refined["oracle"] = children
+        image.refined["oracle"] = Wants(children)
         image.planned["oracle"] = signals.parents(image.nodes.tree, children)
     return images
 
@@ -161,19 +201,25 @@ def _with_oracle(images: list[_Image]) -> list[_Image]:
 _Job = tuple[str, str, float | None]
 
 
-def _jobs(images: list[_Image]) -> Iterator[_Job]:
+def _jobs(images: list[CoveredImage]) -> Iterator[_Job]:
     scales = images[0].nodes.tree.scales
     yield from (("fixed", f"{scale}", None) for scale in scales)
     yield from (("mean", f"{count}", None) for count in range(2, len(scales) + 1))
     for coverage, own in (("planned", images[0].planned), ("refined", images[0].refined)):
         for signal in own:
-            measured = signal == "entropy" or (coverage == "planned" and signal.startswith("gradient"))
+            measured = signal == REFINED or (coverage == "planned" and signal.startswith("gradient"))
             yield from ((coverage, signal, detail) for detail in (DETAILS if measured else CONTROL_DETAILS))
 
 
-def _point(images: list[_Image], coverage: str, signal: str, detail: float | None) -> Point:
-    threshold = None
-    if coverage == "refined":
+def measure_point(
+    images: Sequence[CoveredImage],
+    coverage: str,
+    signal: str,
+    detail: float | None = None,
+    threshold: float | None = None,
+) -> Point:
+    """One cover of the images; `threshold` None: refined coverage takes the one that spends `detail` on them."""
+    if coverage == "refined" and threshold is None:
         assert detail is not None
         threshold = threshold_for(images, signal, detail)
     forwards, seconds, confusions = 0, 0.0, []
@@ -185,12 +231,20 @@ def _point(images: list[_Image], coverage: str, signal: str, detail: float | Non
         confusions.append(_counted(image, strips))
         forwards += sum(cover.forwards for cover in covers)
         seconds += sum(cover.seconds for cover in covers)
-    share = forwards / sum(image.finest for image in images)
-    return Point(coverage, signal, detail, threshold, share, seconds, np.concatenate(confusions))
+    dense = sum(image.dense for image in images)
+    return Point(coverage, signal, detail, threshold, forwards, dense, seconds, np.concatenate(confusions))
+
+
+def pooled(points: Sequence[Point]) -> Point:
+    """The same cover of several folds' images, measured apart."""
+    first = points[0]
+    forwards, dense = sum(point.forwards for point in points), sum(point.dense for point in points)
+    seconds, confusion = sum(point.seconds for point in points), np.concatenate([point.confusion for point in points])
+    return Point(first.coverage, first.signal, first.detail, None, forwards, dense, seconds, confusion)
 
 
 def _strips(
-    image: _Image, covers: list[Cover], coverage: str, signal: str, detail: float | None, threshold: float | None
+    image: CoveredImage, covers: list[Cover], coverage: str, signal: str, detail: float | None, threshold: float | None
 ) -> Iterable[Strip]:
     tree = image.nodes.tree
     if coverage == "fixed":
@@ -206,7 +260,7 @@ def _strips(
     return covers[0].leaves(leaf)
 
 
-def _counted(image: _Image, strips: Iterable[Strip]) -> NDArray[np.int64]:
+def _counted(image: CoveredImage, strips: Iterable[Strip]) -> NDArray[np.int64]:
     size = image.nodes.tree.size
     tally = Tally(size, image.nodes.scores[0].shape[2], block=image.block, windows=None, shrink=max(size.shape))
     for strip in strips:
@@ -214,35 +268,18 @@ def _counted(image: _Image, strips: Iterable[Strip]) -> NDArray[np.int64]:
     return tally.confusion
 
 
-def _blocks(image: _Image) -> int:
-    size = image.nodes.tree.size
-    side = image.block or max(size.shape)
-    return -(-size.width // side) * -(-size.height // side)
-
-
-def threshold_for(images: Sequence[_Image], signal: str, detail: float) -> float:
-    """The least threshold at which refinement takes at most `detail` of the finest scale's forwards over all images;
-    where the roots alone take more, the highest need."""
-    finest = sum(image.finest for image in images)
-    values = np.unique(np.concatenate([level.ravel() for image in images for level in image.refined[signal]]))
-    tried = np.concatenate([[values[0] - 1], values])
+def threshold_for(images: Sequence[CoveredImage], signal: str, detail: float) -> float:
+    """The least threshold at which refinement takes at most `detail` of dense's forwards over all images; where the
+    roots alone take more, the highest that is tried."""
+    dense = sum(image.dense for image in images)
+    needs = [level.ravel() for image in images for level in image.refined[signal].needs]
+    values = np.unique(np.concatenate(needs))
+    # What is learnt may lift a need beyond all of these.
+    beyond = values[-1] * np.geomspace(1.05, 10, 48)
+    tried = np.concatenate([[values[0] - 1], values, beyond[beyond > values[-1]]])
     low, high = 0, len(tried) - 1
     while low < high:
         middle = (low + high) // 2
-        spent = sum(_forwards(image, signal, float(tried[middle])) for image in images)
-        low, high = (low, middle) if spent <= detail * finest else (middle + 1, high)
+        taken = sum(spent(image.nodes.tree, image.refined[signal], float(tried[middle])) for image in images)
+        low, high = (low, middle) if taken <= detail * dense else (middle + 1, high)
     return float(tried[low])
-
-
-def _forwards(image: _Image, signal: str, threshold: float) -> int:
-    """What refinement would take, without putting anything together."""
-    tree = image.nodes.tree
-    run = np.ones(tree.grid(tree.top), bool)
-    total = int(run.sum())
-    for level in range(tree.top - 1, -1, -1):
-        rows, columns = tree.grid(level)
-        ratio = tree.ratio(level + 1)
-        above = run.repeat(ratio, 0).repeat(ratio, 1)[:rows, :columns]
-        run = above & (image.refined[signal][level] > threshold)
-        total += int(run.sum())
-    return total

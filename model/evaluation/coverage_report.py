@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from foveate.schema import CoverageCard, CurvePoint
 from model.evaluation.bootstrap import draw, interval, mean_iou
 from model.evaluation.config import Bootstrap
-from model.evaluation.coverage import Measured, Point
+from model.evaluation.coverage import REFINED, Measured, Point
 from model.evaluation.scores import rounded
 from model.evaluation.tables import Cell, Table
 from model.metrics import ClassCounts
@@ -81,10 +81,11 @@ def coverage_table(name: str, judged: Sequence[Judged], classes: Sequence[str]) 
         for one in judged
     ]
     notes = (
-        "share: forwards over those of the finest scale, inner nodes counted. Fixed scales cover the image by whole "
-        "fields of view; d working pixels make one pixel of a patch.",
+        "share: forwards over those of dense coverage, inner nodes counted. Fixed scales cover the image by the tree's "
+        "whole fields of view, a few more than dense's at the finest; d working pixels make one pixel of a patch.",
         "random, gradient and oracle (the labels' own first-order gain, one step ahead) are controls, at the same "
-        "budgets. Thresholds of refined coverage are those that spend the detail's share over all these images.",
+        "budgets, and so is entropy without learning. Thresholds of refined coverage are those that spend the detail's "
+        "share over all these images.",
         "as good: a fixed scale, or a mean, at no more forwards that the interval does not show to be worse.",
     )
     return Table(f"coverage-{name}", f"Adaptive coverage of {name}", columns, rows, notes, digits=2)
@@ -117,9 +118,9 @@ def curve_card(judged: Sequence[Judged], before: CoverageCard) -> CoverageCard:
     """
     planned = [signal for signal in ("gradient", "gradient x F_theta") if _of(judged, "planned", signal)]
     signal = max(planned, key=lambda name: float(np.mean([one.miou for one in _of(judged, "planned", name)])))
-    chosen = _of(judged, "planned", signal) + _of(judged, "refined", "entropy")
+    chosen = _of(judged, "planned", signal) + _of(judged, "refined", REFINED)
     curve = [_curve_point(one) for one in chosen]
-    worth = [one.point.detail for one in _of(judged, "refined", "entropy") if one.difference >= -_WORTH]
+    worth = [one.point.detail for one in _of(judged, "refined", REFINED) if one.difference >= -_WORTH]
     supported = before.default == "dense" or any(p.coverage == before.default and p.low >= 0 for p in curve)
     return CoverageCard(
         default=before.default if supported else "dense",

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from foveate.schema import BundleCard
 from model.accumulator import Accumulator
+from model.chooser import Candidate
 from model.datasets.labelled import LabelledImage
 from model.evaluation.predict import Strip
+from model.evaluation.wants import Wants
 from model.predictor import PatchBatch, Predictor
-from model.refine import Need, entropy_need, refine
+from model.refine import change, entropy_wanted, fused_down, refine
 from model.tree import Node, Tree, make_tree
 from raster.geometry import Region, Size
 
@@ -44,16 +46,28 @@ class Nodes:
         rows, columns = self.tree.grid(level)
         yield from (Node(level, row, column) for row in range(rows) for column in range(columns))
 
-    def entropy_needs(self) -> list[NDArray[np.float32]]:
-        """For every level but the roots', how much each node asks to be looked at, as refined coverage sees it."""
-        need, tree = entropy_need(self.tree), self.tree
-        found = [np.zeros(tree.grid(level), np.float32) for level in range(tree.top)]
-        for level in range(1, tree.top + 1):
-            for node in self.all(level):
-                children = list(tree.children(node))
-                for child, value in zip(children, need(node, self.of(node), children), strict=True):
-                    found[child.level][child.row, child.column] = value
-        return found
+    def wants(self) -> Wants:
+        """What refined coverage sees of every child once it looks, and what it would learn from it."""
+        tree, K = self.tree, self.scores[0].shape[2]
+        needs = [np.zeros(tree.grid(level), np.float32) for level in range(tree.top)]
+        changes = [np.zeros(tree.grid(level), np.float32) for level in range(tree.top)]
+        looks = [np.zeros((*tree.grid(level), K), np.float32) for level in range(tree.top)]
+        wanted = entropy_wanted(tree)
+        current: list[tuple[Node, Tensor | None]] = [(root, None) for root in self.all(tree.top)]
+        while current:
+            node, fused = current.pop()
+            own = self.of(node)
+            above = own if fused is None else fused
+            for one in wanted(node, own, list(tree.children(node))):
+                assert one.look is not None, "entropy is learnt from"
+                child = one.node
+                part, finer = fused_down(tree, node, child, above, self.of(child))
+                at = child.row, child.column
+                needs[child.level][at], looks[child.level][at] = one.need, one.look
+                changes[child.level][at] = change(tree, child, part, finer)
+                if child.level:
+                    current.append((child, finer))
+        return Wants(needs, looks, changes)
 
 
 class Cover:
@@ -75,21 +89,19 @@ class Cover:
 
         return self._strips(kept)
 
-    def refined(self, needs: list[NDArray[np.float32]], threshold: float) -> Iterator[Strip]:
-        """Refined coverage, where `needs[level]` (rows, columns) is what a node asks to be looked at."""
+    def refined(self, wants: Wants, threshold: float) -> Iterator[Strip]:
+        """Refined coverage, where `wants` says what a node asks to be looked at."""
         tree = self._nodes.tree
 
-        def wanted(node: Node, own_KPP: Tensor, children: Iterable[Node]) -> list[float]:
-            return [float(needs[child.level][child.row, child.column]) for child in children]
-
-        need: Need = wanted
+        def wanted(node: Node, own_KPP: Tensor, children: Iterable[Node]) -> list[Candidate]:
+            return [wants.candidate(tree, child) for child in children]
 
         def kept(root: Node) -> Iterator[tuple[Node, Tensor]]:
             found: list[tuple[Node, Tensor]] = []
             walk = refine(
                 tree,
                 [(root, self._nodes.of(root))],
-                need,
+                wanted,
                 threshold,
                 lambda nodes: map(self._nodes.of, nodes),
                 lambda node, scores: found.append((node, scores)),

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from model.datasets.classes import IGNORE
 from model.detail import gradient, means
 from model.evaluation.nodes import Nodes
+from model.evaluation.wants import Signal
 from model.metrics import confusion
 from model.tree import Node, Tree
 
-__all__ = ["Signal", "child_gradient", "gains", "linear_gain", "node_confusions", "noise", "parents"]
-
-Signal = list[NDArray[np.float32]]
+__all__ = ["child_gradient", "gains", "linear_gain", "node_confusions", "noise", "parents"]
 
 Gain = Callable[[NDArray[np.int64]], float]
 """How much the mean IoU rises, to first order, when a confusion changes by so much."""

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.accumulator import Accumulator
-from model.refine import FINE_SHARE, entropy_need, handed_down, mark, refine
+from model.chooser import Candidate
+from model.refine import FINE_SHARE, change, entropy_wanted, handed_down, mark, refine
 from model.tree import Node, make_tree
 from raster.geometry import Region, Size
 
@@ -32,12 +33,21 @@ def stitched(tree, leaves):
 
 
 def refined(tree, forward, need, threshold, matters=lambda node: True):
+    """By a plain need, of which nothing is learnt."""
+
+    def wanted(node, own, children):
+        return [Candidate(*pair) for pair in zip(children, need(node, own, children), strict=True)]
+
+    return refined_by(tree, forward, wanted, threshold, matters)
+
+
+def refined_by(tree, forward, wanted, threshold, matters=lambda node: True):
     kept, run = [], []
     roots = [Node(tree.top, r, c) for r in range(tree.roots.rows) for c in range(tree.roots.columns)]
     walk = refine(
         tree,
         [(node, forward(node)) for node in roots],
-        need,
+        wanted,
         threshold,
         lambda nodes: map(forward, nodes),
         lambda node, scores: kept.append((node, scores)),
@@ -136,15 +146,45 @@ def test_children_are_decided_one_by_one_and_the_rest_keeps_the_parent():
     assert leaf.tolist() == [[1, 0], [1, 1]]
 
 
+def needs_of(tree, node, own):
+    return [one.need for one in entropy_wanted(tree)(node, own, list(tree.children(node)))]
+
+
 def test_need_is_entropy_times_scale_where_the_prediction_wavers():
     tree = make_tree(Size(100, 100), 32, (32, 64), 0.0)
     own = torch.tensor([1.0, 0.0, 0.0])[:, None, None].repeat(1, 32, 32)
     own[:, :16, 16:] = 1 / 3
-    children = list(tree.children(Node(1, 0, 0)))
-    needs = entropy_need(tree)(Node(1, 0, 0), own, children)
-    assert needs == pytest.approx([0, 2 * np.log(3), 0, 0])
+    assert needs_of(tree, Node(1, 0, 0), own) == pytest.approx([0, 2 * np.log(3), 0, 0])
+    looks = [one.look for one in entropy_wanted(tree)(Node(1, 0, 0), own, list(tree.children(Node(1, 0, 0))))]
+    assert np.allclose(looks[0], [1, 0, 0])
+    assert np.allclose(looks[1], 1 / 3)
     # Of a child at the border only what lies inside the image counts.
     own = torch.tensor([1.0, 0.0, 0.0])[:, None, None].repeat(1, 32, 32)
     own[:, :, 18:] = 1 / 3
-    edge = Node(1, 1, 1)
-    assert entropy_need(tree)(edge, own, list(tree.children(edge))) == pytest.approx([0] * 4)
+    assert needs_of(tree, Node(1, 1, 1), own) == pytest.approx([0] * 4)
+
+
+def test_change_is_that_of_the_square_inside_the_image():
+    tree = make_tree(Size(100, 100), 32, (32, 64), 0.25)
+    before, after = torch.zeros((K, 32, 32)), torch.zeros((K, 32, 32))
+    after[:, :4] = 1
+    assert change(tree, Node(0, 1, 1), before, after) == 0
+    after[0, 4:16] = 0.5
+    assert change(tree, Node(0, 1, 1), before, after) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_one_root_learns_whether_a_finer_look_pays_and_no_other_does(mended):
+    """Two roots that the coarse prediction is equally and only a little unsure of; one of them is wrong everywhere."""
+    tree = make_tree(Size(512, 256), 32, (32, 256), 0.0)
+    lawn, pond = (torch.tensor(p)[:, None, None].repeat(1, 32, 32) for p in ([0.02, 0.98, 0.0], [0.98, 0.02, 0.0]))
+
+    def forward(node):
+        return pond if node.level == 0 and mended and node.column < 8 else lawn
+
+    entropy = float(torch.special.entr(lawn[:, 0, 0]).sum())
+    threshold = 1.2 * 8 * entropy
+    assert len(refined(tree, forward, lambda n, o, children: [8 * entropy] * len(children), threshold)[1]) == 2
+    _, run = refined_by(tree, forward, entropy_wanted(tree), threshold)
+    left, right = (sum(node.level == 0 and (node.column < 8) == side for node in run) for side in (True, False))
+    assert (left, right) == ((64, 4) if mended else (4, 4))

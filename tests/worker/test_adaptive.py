@@ -203,7 +203,7 @@ def test_the_mask_that_is_scored_is_the_one_that_is_written(bundles, tmp_path, c
         needs = planned_needs(tree, thumbnail_of(image, 32), None, 32, None)
         strips = cover.leaves(plan_leaves(tree, needs, np.ones(tree.grid(0), bool), 0.5)[0])
     else:
-        strips = cover.refined(nodes.entropy_needs(), 0.35)
+        strips = cover.refined(nodes.wants(), 0.35)
     scored = np.concatenate([strip.scores.argmax(axis=0) for strip in strips])
     # Nodes are kept in half precision.
     assert (scored != mask).mean() < 2e-3

@@ -11,6 +11,7 @@ from foveate.errors import OptionInvalid
 from foveate.schema import SegmentOptions
 from model.bundle import load_bundle
 from model.device import choose_device
+from model.evaluation.coverage import REFINED
 from model.evaluation.nodes import Cover, forward_nodes
 from model.evaluation.signals import gains, linear_gain, node_confusions, parents
 from model.predictor import Predictor
@@ -55,7 +56,7 @@ def test_a_curve_pays_where_the_image_does_and_is_stored_in_a_bundle(folder):
     half = points["planned", "gradient", 0.5]
     assert half["share"] <= 0.5
     assert half["miou"] >= points["planned", "random", 0.5]["miou"]
-    assert points["refined", "entropy", 1.0]["share"] <= 1
+    assert points["refined", REFINED, 1.0]["share"] <= 1
     assert points["refined", "oracle", 0.5]["miou"] >= points["refined", "random", 0.5]["miou"]
     assert points["mean", "3", None]["share"] > 1
     card = read_card(bundle)
@@ -63,7 +64,7 @@ def test_a_curve_pays_where_the_image_does_and_is_stored_in_a_bundle(folder):
     assert card.coverage.default == "dense"
     assert {point.coverage for point in card.coverage.curve} == {"planned", "refined"}
     chosen = checked_coverage(card, SegmentOptions(coverage="refined", detail=0.5))
-    assert chosen.threshold == pytest.approx(points["refined", "entropy", 0.5]["threshold"], abs=1e-5)
+    assert chosen.threshold == pytest.approx(points["refined", REFINED, 0.5]["threshold"], abs=1e-5)
     assert (folder / "out" / "coverage-rgb.csv").is_file()
     assert "Adaptive coverage of rgb" in (folder / "out" / "report.md").read_text()
     assert json.loads((folder / "out" / "scores.json").read_text())["coverage"] == found.scores["coverage"]
