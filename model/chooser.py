@@ -15,9 +15,9 @@ from model.tree import Node
 
 __all__ = ["Candidate", "Chooser"]
 
-_PROBE_EVERY = 4
+_PROBE_EVERY = 6
 """One child in so many along each axis is a probe, a starting point for learning."""
-_PROBE_SHARE = 0.5
+_PROBE_SHARE = 0.25
 """Of the threshold: what a probe must need to be run."""
 _ALIKE = 0.3
 """Distance of two mean predictions at which what was learnt from one counts 0.6 for the other."""

@@ -7,7 +7,7 @@ from model.tree import Node
 
 LAWN = np.array([0.1, 0.9, 0.0], np.float32)
 ROOF = np.array([0.0, 0.1, 0.9], np.float32)
-PROBE = Node(0, 2, 2)
+PROBE = Node(0, 3, 3)
 
 
 def candidates(needs, looks):
@@ -40,13 +40,13 @@ def test_what_changes_nothing_stops_there():
     assert chooser.next() == []
 
 
-def test_a_probe_is_run_at_half_the_need_and_only_at_first():
-    places = [PROBE, Node(0, 6, 2), Node(0, 2, 3)]
+def test_a_probe_is_run_at_a_quarter_of_the_need_and_only_at_first():
+    places = [PROBE, Node(0, 9, 3), Node(0, 3, 4)]
     chooser = Chooser(
-        [Candidate(node, need, 1.0, LAWN) for node, need in zip(places, (0.6, 0.45, 0.9), strict=True)], 1.0
+        [Candidate(node, need, 1.0, LAWN) for node, need in zip(places, (0.3, 0.24, 0.9), strict=True)], 1.0
     )
     assert chooser.next() == [0]
-    chooser.observe(0, 1.0)
+    chooser.observe(0, 3.0)
     assert chooser.next() == [1, 2]
 
 

@@ -187,4 +187,4 @@ def test_one_root_learns_whether_a_finer_look_pays_and_no_other_does(mended):
     assert len(refined(tree, forward, lambda n, o, children: [8 * entropy] * len(children), threshold)[1]) == 2
     _, run = refined_by(tree, forward, entropy_wanted(tree), threshold)
     left, right = (sum(node.level == 0 and (node.column < 8) == side for node in run) for side in (True, False))
-    assert (left, right) == ((64, 4) if mended else (4, 4))
+    assert (left, right) == ((64, 2) if mended else (1, 2))
