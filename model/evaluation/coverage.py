@@ -40,6 +40,7 @@ __all__ = [
     "Point",
     "measure",
     "measure_point",
+    "nodes_key",
     "pooled",
     "prepare",
     "subjects",
@@ -151,8 +152,7 @@ def prepare(
         bundle = entry.parts[0].bundle
         if bundle not in predictors:
             predictors = {bundle: Predictor(load_bundle(bundle), device)}
-        key = f"{predictors[bundle].bundle.sha256} {pair} {plan.config.overlap}"
-        folder = directory / hashlib.sha256(key.encode()).hexdigest()[:24]
+        folder = directory / nodes_key(predictors[bundle], str(pair), plan.config.overlap)
         images.append(
             _prepared(
                 entry, pair, predictors[bundle], plan, folder,
@@ -160,6 +160,15 @@ def prepare(
             )
         )  # fmt: skip
     return _with_oracle(images)
+
+
+def nodes_key(predictor: Predictor, image: str, overlap: float) -> str:
+    """Names all that an image's nodes depend on; F_theta and what the card says of training are no part of it."""
+    card = predictor.card.model_dump_json(include={"network", "patch_size", "fovs", "mapping", "input"})
+    digest = hashlib.sha256(f"{card} {image} {overlap}".encode())
+    for name, tensor in sorted(predictor.network.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:24]
 
 
 def _prepared(entry: Entry, pair: Pair, predictor: Predictor, plan: Plan, folder: Path, report: Report) -> CoveredImage:

@@ -1,5 +1,6 @@
 """Curves of adaptive coverage: what they say of easy images, controls, thresholds, and the bundle that carries them."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ from foveate.errors import OptionInvalid
 from foveate.schema import SegmentOptions
 from model.bundle import load_bundle
 from model.device import choose_device
-from model.evaluation.coverage import REFINED
+from model.evaluation.coverage import REFINED, nodes_key
 from model.evaluation.nodes import Cover, forward_nodes
 from model.evaluation.signals import gains, linear_gain, node_confusions, parents
 from model.predictor import Predictor
@@ -68,6 +69,18 @@ def test_a_curve_pays_where_the_image_does_and_is_stored_in_a_bundle(folder):
     assert (folder / "out" / "coverage-rgb.csv").is_file()
     assert "Adaptive coverage of rgb" in (folder / "out" / "report.md").read_text()
     assert json.loads((folder / "out" / "scores.json").read_text())["coverage"] == found.scores["coverage"]
+
+
+def test_nodes_are_forwarded_again_only_for_what_they_depend_on(folder):
+    def key(name, overlap=0.25, **changes):
+        bundle = make_rgb_bundle(folder / name, **{**COMMON, **changes})
+        predictor = Predictor(load_bundle(bundle), choose_device("cpu"))
+        with contextlib.closing(opened(folder, predictor)) as image:
+            return nodes_key(predictor, image.name, overlap)
+
+    first = key("one")
+    assert key("without-f-theta", foveation=None, policy="fixed:1") == first
+    assert len({first, key("surer", gain=30.0), key("wider", fovs=[*FOVS, 8 * PATCH]), key("one", overlap=0.5)}) == 4
 
 
 def test_a_cover_of_the_finest_leaves_forwards_them_once_each(nodes):
