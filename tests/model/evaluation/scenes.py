@@ -35,6 +35,14 @@ def stripes(width: int, height: int) -> tuple[NDArray[np.uint8], NDArray[np.uint
     return np.eye(3, dtype=np.uint8)[labels] * 255, labels
 
 
+def _entries(classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The card's classes of these names."""
+    return [{"value": k, "name": name, "color": [80 * k, 40, 200]} for k, name in enumerate(classes)]
+
+
+CLASSES = _entries(NAMES)
+
+
 def data_entries(folder: Path, **changes: Any) -> dict[str, Any]:
     """The data of a recipe over the pairs in `folder`: all of them are test images."""
     scenes = [{"images": "images/*.png", "labels": "labels/*.png"}]
@@ -46,7 +54,7 @@ def data_entries(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def make_rgb_bundle(directory: Path, *, classes: tuple[str, ...] = NAMES, gain: float = 20.0, **changes: Any) -> Path:
     """Class k is where band k is brightest: a linear network over three bands, as sure as `gain` makes it."""
-    entries = [{"value": k, "name": name, "color": [80 * k, 40, 200]} for k, name in enumerate(classes)]
+    entries = _entries(classes)
     card = make_card(
         **{
             "name": "rgb",

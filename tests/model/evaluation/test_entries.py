@@ -8,7 +8,7 @@ import yaml
 
 from foveate.errors import BundleUnknown, OptionInvalid
 from model.evaluation.entries import Plan, read_plan
-from tests.model.evaluation.scenes import data_entries, make_rgb_bundle
+from tests.model.evaluation.scenes import CLASSES, data_entries, make_rgb_bundle
 from tests.model.training.recipes import bundle_card
 
 
@@ -52,7 +52,7 @@ def test_bad_files_name_the_field(tmp_path: Path) -> None:
 def experiment(folder: Path, **evaluate: Any) -> dict[str, Any]:
     """Two folds of three jointly trained models, none of them trained yet."""
     recipe = {
-        "bundle": bundle_card(),
+        "bundle": bundle_card(classes=CLASSES),
         "data": data_entries(folder),
         "training": {"method": "joint", "steps": 10},
     }
