@@ -36,6 +36,10 @@ class TestCogWithMask(ReaderContract):
     reader, path = "direct", DATA / "geotiff" / "cog_rgb_mask.tif"
 
 
+class TestSubsampledJpegWithMask(ReaderContract):
+    reader, path = "direct", DATA / "geotiff" / "cogeo.tif"
+
+
 class TestCogWithNodata(ReaderContract):
     reader, path = "direct", DATA / "geotiff" / "cog_gcps_ovr.tif"
 
