@@ -95,13 +95,14 @@ def test_the_licences_say_what_the_data_allow() -> None:
 
 
 def test_they_reach_their_aims_on_what_was_held_out() -> None:
-    """The scores that training measured: 0.5 mean IoU is the issue's aim for landcover."""
+    """The scores that training measured: the aims of both are met."""
     policies = {
         name: json.loads((ROOT / f"bundles/{name}/bundle.json").read_text())["provenance"]["scores"]["policies"]
         for name in ("landcover", "glands")
     }
-    assert policies["landcover"]["mode"]["miou"] > 0.5
-    assert policies["glands"]["mode"]["dice"]["gland"] > 0.8
+    assert policies["landcover"]["mode"]["miou"] >= 0.65
+    assert policies["glands"]["mode"]["dice"]["gland"] >= 0.85
+    assert policies["glands"]["mode"]["object_dice"] >= 0.75
 
 
 @each_bundle
