@@ -25,7 +25,8 @@ BAND = 512
 POSITION = {"crs": "EPSG:32640", "transform": Affine(0.5, 0, 400_000, 0, -0.5, 2_700_000)}
 NOTE = (
     "Foveate's demo scene: two mosaics of Dubai (4 and 7) side by side, mirrored downwards to fill the square. "
-    "The position (UTM 40N) and the pixel size (0.5 m) are invented."
+    "The position (UTM 40N) and the pixel size (0.5 m) are invented. "
+    "The bundle landcover has learned from both mosaics; do not judge it by this scene."
 )
 CREDIT = (
     "Mohammed Bin Rashid Space Centre (MBRSC), published by Humans in the Loop as 'Semantic segmentation of aerial "
