@@ -199,9 +199,9 @@ def _prepared(entry: Entry, pair: Pair, predictor: Predictor, plan: Plan, folder
 def _with_oracle(images: list[CoveredImage]) -> list[CoveredImage]:
     """The images with the signal of somebody who knows the labels."""
     confusions = [signals.node_confusions(image.nodes, image.labels) for image in images]
-    gain = signals.linear_gain(np.sum([found[0][..., 0, :, :].sum((0, 1)) for found in confusions], axis=0))
+    total_KK = np.sum([found[0][..., 0, :, :].sum((0, 1)) for found in confusions], axis=0)
     for image, found in zip(images, confusions, strict=True):
-        children = signals.gains(found, gain)
+        children = signals.gains(found, total_KK)
         image.refined["oracle"] = Wants(children)
         image.planned["oracle"] = signals.parents(image.nodes.tree, children)
     return images

@@ -4,8 +4,6 @@ A signal is an array (rows, columns) for each level. For refined coverage it bel
 planned coverage to the parent that may be replaced.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,13 +11,10 @@ from model.datasets.classes import IGNORE
 from model.detail import gradient, means
 from model.evaluation.nodes import Nodes
 from model.evaluation.wants import Signal
-from model.metrics import confusion
+from model.metrics import confusion, mean_iou_slope
 from model.tree import Node, Tree
 
-__all__ = ["child_gradient", "gains", "linear_gain", "node_confusions", "noise", "parents"]
-
-Gain = Callable[[NDArray[np.int64]], float]
-"""How much the mean IoU rises, to first order, when a confusion changes by so much."""
+__all__ = ["child_gradient", "gains", "node_confusions", "noise", "parents"]
 
 
 def child_gradient(tree: Tree, thumbnail_HWC: NDArray[np.uint8], step: int) -> Signal:
@@ -60,23 +55,12 @@ def node_confusions(nodes: Nodes, labels_HW: NDArray[np.uint8]) -> list[NDArray[
     return found
 
 
-def linear_gain(total_KK: NDArray[np.int64]) -> Gain:
-    """The first-order gain around a pooled confusion, in points."""
-    hit = np.diag(total_KK).astype(np.float64)
-    union = np.maximum(total_KK.sum(0) + total_KK.sum(1) - hit, 1)
-
-    def gain(change_KK: NDArray[np.int64]) -> float:
-        more = np.diag(change_KK)
-        wider = change_KK.sum(0) + change_KK.sum(1) - more
-        return float(100 * np.mean(more / union - hit * wider / union**2))
-
-    return gain
-
-
-def gains(confusions: list[NDArray[np.int64]], gain: Gain) -> Signal:
-    """What each child's own prediction would win over its parent's: the oracle that looks one step ahead."""
+def gains(confusions: list[NDArray[np.int64]], total_KK: NDArray[np.int64]) -> Signal:
+    """By how many points each child's own prediction raises the mean IoU over its parent's, to first order around the
+    pooled confusion `total_KK`: the oracle that looks one step ahead. `confusions` as `node_confusions` gives them."""
+    slope_KK = 100 * mean_iou_slope(total_KK)
     return [
-        np.array([[gain(pair[0] - pair[1]) for pair in row] for row in level], np.float32).reshape(level.shape[:2])
+        ((level[..., 0, :, :] - level[..., 1, :, :]) * slope_KK).sum(axis=(2, 3)).astype(np.float32)
         for level in confusions
     ]
 

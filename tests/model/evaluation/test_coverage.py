@@ -14,7 +14,7 @@ from model.bundle import load_bundle
 from model.device import choose_device
 from model.evaluation.coverage import REFINED, nodes_key
 from model.evaluation.nodes import Cover, forward_nodes
-from model.evaluation.signals import gains, linear_gain, node_confusions, parents
+from model.evaluation.signals import gains, node_confusions, parents
 from model.predictor import Predictor
 from model.tree import Node
 from tests.model.evaluation.scenes import PATCH, data_entries, make_rgb_bundle, opened, write_pair
@@ -97,7 +97,7 @@ def test_the_oracle_wins_what_the_finer_prediction_gets_right(folder, nodes):
     confusions = node_confusions(nodes, labels)
     total = confusions[0][..., 0, :, :].sum((0, 1))
     assert total.sum() == labels.size
-    children = gains(confusions, linear_gain(total))
+    children = gains(confusions, total)
     # Stripes are lost by coarser pixels; one colour is not.
     assert children[0][:, 0].min() > 0
     assert children[0][:, -1].max() == pytest.approx(0, abs=1e-9)
