@@ -150,7 +150,9 @@ def converted_at(path: Path) -> Converted | None:
     if not path.is_file():
         return None
     record = json.loads(_record(path).read_text())
-    return Converted(_copy_ref(path), tuple(Region(*region) for region in record["damaged"]), record["halved"])
+    return Converted(
+        _copy_ref(path), tuple(Region(*region) for region in record["damaged"]), record.get("halved", False)
+    )
 
 
 def _record(path: Path) -> Path:
