@@ -28,7 +28,7 @@ help:
 	@echo 'make check     formatting, lint, types, import arrows, Dockerfile and compose file'
 	@echo 'make test      the fast tests'
 	@echo 'make test-all  every test'
-	@echo 'make bench     measure this machine; NAME=read, floor, decoded, memory or peers; JSON=file for the figures'
+	@echo 'make bench     measure this machine; NAME=read, floor, coverage, resume, ...; JSON=file for the figures'
 	@echo 'make clean     remove .venv and what the demo wrote'
 
 $(UP): pyproject.toml constraints.txt

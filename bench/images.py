@@ -24,7 +24,7 @@ def folder() -> Path:
 
 
 def scene(side: int = FULL_SIDE) -> Path:
-    """The demo's scene, or its top left part: a tiled GeoTIFF with overviews, JPEG."""
+    """The demo's scene, its top left part, or it again and again: a tiled GeoTIFF with overviews, JPEG."""
     whole = folder() / f"scene-{FULL_SIDE}.tif"
     if not whole.exists():
         make_scene(whole)
@@ -73,7 +73,9 @@ def _part(whole: Path, side: int, kind: str, **layout: object) -> Path:
     if not path.exists():
         scratch, part = path.with_suffix(".raw.tif"), path.with_suffix(".part.tif")
         with rasterio.open(whole) as file:
-            pixels, profile = file.read(window=Window(0, 0, side, side)), file.profile
+            pixels, profile = file.read(), file.profile
+        again = -(-side // FULL_SIDE)
+        pixels = np.tile(pixels, (1, again, again))[:, :side, :side]
         profile = {"driver": "GTiff", "crs": profile["crs"], "transform": profile["transform"], "dtype": "uint8"}
         with rasterio.open(scratch, "w", width=side, height=side, count=3, photometric="RGB", **profile) as file:
             file.write(pixels)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bench import decoded, floor, memory, peers
+from bench import coverage, decoded, floor, memory, peers, resume
 from bench.peers import agreement, alone
 
 
@@ -47,6 +47,20 @@ def test_memory_tells_growth_and_why_there_is_no_figure() -> None:
     assert "dense: +5.0% from the smallest to the largest" in shown
     assert "| refined | m | 64 | not yet |" in shown
     assert memory.growth(records, "refined") is None
+
+
+def test_coverage_holds_wall_time_against_the_share_of_the_forwards() -> None:
+    dense = {"coverage": "dense", "wall": [100.0, 90.0, 110.0], "preview": [], "forwards": 1000, "share": 1.0}
+    refined = {"coverage": "refined", "detail": 0.35, "wall": [41.0], "preview": [4.0], "forwards": 350, "share": 0.35}
+    assert coverage.wall_share([dense, refined], refined) == 0.41
+    assert "| refined | 0.35 | 350 | 0.350 | 41 | 41 to 41 | 0.410 | at most 0.450 | 4.0 |" in coverage.table(
+        [dense, refined]
+    )
+
+
+def test_resume_tells_what_was_forwarded_twice_and_a_mask_that_differs() -> None:
+    record = {"coverage": "dense", "forwards": 100, "killed_at": 52, "rest": 51, "repeated": 0.03, "same": False}
+    assert "| dense | 100 | 52 | 51 | 3.0% | no |" in resume.table([record])
 
 
 def test_decoded_names_the_largest_ratio() -> None:
