@@ -1,7 +1,9 @@
 """A run's checkpoint, and the recipe that it belongs to."""
 
+import fcntl
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ import yaml
 from foveate.errors import OptionInvalid
 from model.training.config import TrainConfig, parse_config, read_yaml
 
-__all__ = ["Checkpoints", "claim_run"]
+__all__ = ["Checkpoints", "claimed_run"]
 
-_RECIPE = "recipe.yaml"
+_RECIPE, _LOCK = "recipe.yaml", "lock"
 _FREE = {"run", "output", "threads", "loaders", "checkpoint_minutes", "scores"}
 """What may change from one start of a run to the next."""
 
@@ -44,8 +46,12 @@ class Checkpoints:
         self._saved = time.monotonic()
 
 
-def claim_run(config: TrainConfig) -> None:
-    """Write the recipe into its run's directory; OptionInvalid, naming the fields, if another recipe began there."""
+@contextmanager
+def claimed_run(config: TrainConfig) -> Iterator[None]:
+    """The run's directory, with the recipe in it, for this process alone until it ends or is killed.
+
+    OptionInvalid, naming the fields, if another recipe began there; or if another process trains there.
+    """
     entries = config.model_dump(mode="json")
     path = config.run / _RECIPE
     if path.exists():
@@ -56,7 +62,17 @@ def claim_run(config: TrainConfig) -> None:
                 hint="Choose another run, or delete that directory to start again.",
             )
     config.run.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
+    with (config.run / _LOCK).open("w") as lock:
+        try:
+            # A record lock is this process's own: loaders that outlive a killed training for a moment do not hold it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise OptionInvalid(
+                f"another process is training in {config.run}",
+                hint="Wait for it, or name other runs with --only.",
+            ) from error
+        path.write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
+        yield
 
 
 def _binding(entries: dict[str, Any]) -> dict[str, Any]:

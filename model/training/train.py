@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from foveate.card import CARD_FILE, WEIGHTS_FILE
 from foveate.errors import OptionInvalid
 from model.bundle import Bundle, load_bundle, save_bundle
 from model.experiment import Run, read_experiment
-from model.training.checkpoints import claim_run
+from model.training.checkpoints import claimed_run
 from model.training.config import Joint, TrainConfig
 from model.training.devices import Place, placed
 from model.training.fit_joint import fit_joint
@@ -42,8 +43,9 @@ class Trained:
 def train(path: Path, only: list[str] | None = None) -> list[Trained]:
     """Train every run of the recipe or experiment in `path`, one after the other; finished ones are passed over.
 
-    `only` names the runs that are meant, as FOLD, MODEL or FOLD/MODEL. Raises OptionInvalid for a recipe that is wrong
-    or a run that began with another one, and image errors for data that are missing or cannot be read.
+    `only` names the runs that are meant, as FOLD, MODEL or FOLD/MODEL. Raises OptionInvalid for a recipe that is wrong,
+    or a run that began with another one or that another process is training, and image errors for data that are missing
+    or cannot be read.
     """
     experiment = read_experiment(path)
     runs = [run for run in experiment.runs if not only or any(_is_meant(run, name) for name in only)]
@@ -65,8 +67,11 @@ def _trained(run: Run, path: Path, plain: bool, place: Place) -> Trained:
     config, name = run.config, f"{run.fold}/{run.model}"
     if config.output is not None and config.scores is not None:
         scores_of_others(config.scores)  # before the training, not after it
-    if place.rank == 0:
-        claim_run(config)
+    with claimed_run(config) if place.rank == 0 else nullcontext():
+        return _finished(config, name, path, plain, place)
+
+
+def _finished(config: TrainConfig, name: str, path: Path, plain: bool, place: Place) -> Trained:
     finished = config.run / "bundle"
     if finished.exists():
         log.info("%s: finished already", name)

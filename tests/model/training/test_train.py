@@ -111,6 +111,27 @@ def test_a_run_of_another_recipe_is_refused_by_field(folder: Path) -> None:
         train(path)
 
 
+_HOLDS_A_LOCK = """
+import fcntl, sys
+with open(sys.argv[1], "w") as lock:
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(folder: Path) -> None:
+    path = write_yaml(folder / "recipe.yaml", joint_recipe(folder, steps=2))
+    (folder / "run").mkdir()
+    command = [sys.executable, "-c", _HOLDS_A_LOCK, str(folder / "run" / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(OptionInvalid, match="another process is training in"):
+            train(path)
+        other.kill()
+    train(path)
+
+
 def test_an_experiment_trains_what_is_asked_for_and_passes_over_what_is_done(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
