@@ -6,6 +6,7 @@ RegionsJob, from stdin, after it the mask's pixels row by row, and prints the su
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -213,7 +214,9 @@ def _main() -> int:
         summary = write_regions(job, _strips(job, sys.stdin.buffer))
     except FoveateError as error:
         answer = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-        sys.stdout.write(json.dumps(answer))
+        # A parent that was killed cannot be told; unbuffered, so that nothing is tried again at the end.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(sys.stdout.fileno(), json.dumps(answer).encode())
         return 1
     sys.stdout.write(summary.model_dump_json())
     return 0

@@ -2,6 +2,8 @@
 
 import json
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,6 +244,19 @@ def test_a_parent_that_stops_early_ends_the_child_and_leaves_nothing(tmp_path: P
         with pytest.raises(Dismissed):
             process.summary()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_child_whose_parent_was_killed_says_nothing(tmp_path: Path) -> None:
+    case = case_of(tmp_path, blobs(Size(300, 300)))
+    command = [sys.executable, "-m", "raster.regions"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdin and child.stdout and child.stderr
+        child.stdout.close()
+        child.stdin.write(case.job.model_dump_json().encode() + b"\n" + case.labels[:200].tobytes())
+        child.stdin.close()
+        assert child.stderr.read() == b""
+        assert child.wait() == 1
+    assert [entry for entry in tmp_path.iterdir() if entry == case.job.out] == []
 
 
 def test_even_placements_give_what_one_by_one_placing_gives(tmp_path: Path) -> None:
