@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from foveate.schema import CoverageCard
 from model.bundle import load_bundle, verify_bundle
 from model.datasets.config import PairsData
 from model.datasets.labelled import LabelledImage, open_labelled
@@ -71,7 +72,8 @@ def test_it_is_sound_small_and_made_by_the_recipe_beside_it(bundle: Path) -> Non
     assert report.files["weights.safetensors"] < 10 * _MIB
     card = load_bundle(bundle).card
     recipe = parse_config(read_yaml(bundle / "training.yaml"), "training.yaml")
-    assert card.model_copy(update={"provenance": {}}) == recipe.bundle.model_copy(update={"provenance": {}})
+    later = {"provenance": {}, "coverage": CoverageCard()}  # the curve comes from `foveate evaluate --store`
+    assert card.model_copy(update=later) == recipe.bundle.model_copy(update=later)
     assert card.provenance["command"] == f"foveate train bundles/{card.name}/training.yaml"
 
 
@@ -92,6 +94,18 @@ def test_the_licences_say_what_the_data_allow() -> None:
     assert "research only" in glands.licence.lower() and "no commercial use" in glands.licence.lower()
     readme = (ROOT / "bundles/glands/README.md").read_text()
     assert "provided for research purposes only" in readme and "Sirinukunwattana" in readme
+
+
+def test_landcover_carries_the_curve_that_refined_coverage_follows() -> None:
+    card = load_bundle(ROOT / "bundles" / "landcover").card
+    refined = [point for point in card.coverage.curve if point.coverage == "refined"]
+    assert all(point.threshold is not None for point in refined)
+    assert card.coverage.detail in [point.detail for point in refined]
+    assert card.coverage.default == "dense"
+    table = (ROOT / "bundles/landcover/README.md").read_text()
+    for detail in (0.3, 0.5, 0.65, 1.0):
+        point = next(point for point in refined if point.detail == detail)
+        assert f"| {detail:g} | {point.share:.2f} | {100 * point.miou:.1f} |" in table
 
 
 def test_they_reach_their_aims_on_what_was_held_out() -> None:
