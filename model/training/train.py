@@ -68,10 +68,11 @@ def _trained(run: Run, path: Path, plain: bool, place: Place) -> Trained:
     if config.output is not None and config.scores is not None:
         scores_of_others(config.scores)  # before the training, not after it
     with claimed_run(config) if place.rank == 0 else nullcontext():
-        return _finished(config, name, path, plain, place)
+        return _bundle_of(config, name, path, plain, place)
 
 
-def _finished(config: TrainConfig, name: str, path: Path, plain: bool, place: Place) -> Trained:
+def _bundle_of(config: TrainConfig, name: str, path: Path, plain: bool, place: Place) -> Trained:
+    """What a run has come to, trained here unless it was finished before."""
     finished = config.run / "bundle"
     if finished.exists():
         log.info("%s: finished already", name)
