@@ -27,7 +27,8 @@ from jobs.catalog import Catalog
 from model.accumulator import LABELS, Accumulator, Taps
 from model.bundle import Bundle, load_bundle
 from model.device import Ferry, Landing
-from model.predictor import PatchBatch, Predictor
+from model.lanes import Lanes
+from model.predictor import PatchBatch, Predictor, Scores
 from raster.bands import fill_colour
 from raster.fit import fit
 from raster.geometry import Region, Size
@@ -39,6 +40,8 @@ from worker.spec import JobSpec
 _WINDOW = 1024
 _SQUARE = 128
 _CACHE_BYTES = 200_000_000
+_BATCH = 8
+"""Patches that an accelerator takes at once."""
 _QUEUED = 2
 """Batches that an accelerator has under way before it makes the host wait."""
 
@@ -74,7 +77,10 @@ class _Recorder(Predictor):
     def open_block(self, size: Size, overlap_px: int) -> Accumulator:
         return _Finished(len(self.card.classes))
 
-    def add(self, sums: Accumulator, batch: PatchBatch) -> None:
+    def scores(self, batch: PatchBatch) -> Scores:
+        return torch.zeros(())
+
+    def add(self, sums: Accumulator, batch: PatchBatch, scores: Scores) -> None:
         self.batches.append(copy.deepcopy(batch))
 
 
@@ -95,7 +101,16 @@ def record(image: Path, bundle: Path, out: Path, options: dict[str, Any]) -> int
 
 
 def forward() -> dict[str, float]:
-    """All recorded batches through the network, on all cores: normalisation and softmax included, no stitching."""
+    """All recorded batches through the network as in the engine: normalisation and softmax included, no stitching."""
+    predictor, batches = _recorded
+    with Stopwatch() as spent, Lanes(predictor.device) as lanes:
+        for _ in lanes.map(predictor.scores, batches):
+            pass
+    return spent.times
+
+
+def forward_split() -> dict[str, float]:
+    """As `forward`, but one batch after the other, each layer of it split among the cores, as torch does by itself."""
     predictor, batches = _recorded
     with Stopwatch() as spent:
         for batch in batches:
@@ -113,6 +128,7 @@ class _Accelerator(Predictor):
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         super().__init__(bundle, device)
+        self.tries_batches = True
         self.busy = 0.0
         self._ends: list[float] = []
         self.ferry = _LateFerry(device, self._ends)
@@ -120,7 +136,13 @@ class _Accelerator(Predictor):
     def open_block(self, size: Size, overlap_px: int) -> Accumulator:
         return _Finished(len(self.card.classes))
 
-    def add(self, sums: Accumulator, batch: PatchBatch) -> None:
+    def best_batch(self, most: int, mixed: int) -> int:
+        return min(most, _BATCH)
+
+    def scores(self, batch: PatchBatch) -> Scores:
+        return torch.zeros(())
+
+    def add(self, sums: Accumulator, batch: PatchBatch, scores: Scores) -> None:
         while len(self._ends) >= _QUEUED:
             _sleep_until(self._ends.pop(0))
         takes = self.seconds_per_patch * batch.count
@@ -133,7 +155,10 @@ class _LateFerry(Ferry):
 
     def __init__(self, device: torch.device, ends: list[float]) -> None:
         super().__init__(device)
-        self._ends = ends
+        self._device, self._ends = device, ends
+
+    def another(self) -> "_LateFerry":
+        return _LateFerry(self._device, self._ends)
 
     def down(self, arrays: Mapping[str, Tensor]) -> Landing:
         return Landing(arrays, _Moment(self._ends[-1] if self._ends else 0.0))
@@ -144,9 +169,6 @@ class _Moment:
 
     def __init__(self, when: float) -> None:
         self._when = when
-
-    def query(self) -> bool:
-        return time.perf_counter() >= self._when
 
     def synchronize(self) -> None:
         _sleep_until(self._when)
@@ -179,8 +201,10 @@ def _finish(
 ) -> dict[str, Tensor]:
     """Labels as a device would send them back, in squares, so that polygons and overviews have something to do."""
     height, width = (-(-len(taps.t) // downsample) for taps in (rows, columns))
-    y, x = np.arange(height)[:, None] // _SQUARE, np.arange(width)[None, :] // _SQUARE
-    labels = values[(y + x) % len(values)]
+    across = values[np.arange(width + _SQUARE * len(values)) // _SQUARE % len(values)]
+    labels = np.stack(
+        [across[start : start + width] for start in _SQUARE * (np.arange(height) // _SQUARE % len(values))]
+    )
     if valid is not None and downsample == 1:
         labels[~valid] = nodata
     return {LABELS: torch.from_numpy(labels)}

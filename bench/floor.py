@@ -67,10 +67,11 @@ def measure_case(case: Case, image: Path, scratch: Path, count: int) -> dict[str
         with Stopwatch() as start:
             engine.call("bench.engine:run", *job[:3], case.options | {"roi": (0, 0, 1024, 1024), "tissue_mask": False})
         forwards = network.call("bench.engine:record", image, bundle, scratch / "recorded", case.options)
-        whole, forward, decoding, accelerated = [], [], [], []
+        whole, forward, split, decoding, accelerated = [], [], [], [], []
         for _ in range(count):
             whole.append(engine.call("bench.engine:run", *job))
             forward.append(network.call("bench.engine:forward"))
+            split.append(network.call("bench.engine:forward_split"))
             decoding.append(reader.call("bench.engine:decode", *job[:3]))
             if case.accelerator:
                 takes = decoding[-1]["wall"] / forwards / ACCELERATOR_SHARE
@@ -86,6 +87,7 @@ def measure_case(case: Case, image: Path, scratch: Path, count: int) -> dict[str
         "start_up": start.wall,
         "engine": _times(whole),
         "forward_only": _times(forward),
+        "forward_split": _times(split),
         "decode_only": _times(decoding) | {"pixels": decoding[0]["pixels"]},
         "stages": {stage: [run["manifest"]["seconds"][stage] for run in whole] for stage in manifest["seconds"]},
         "accelerator": {key: [run[key] for run in accelerated] for key in ("wall", "busy", "seconds_per_patch")},
@@ -128,7 +130,12 @@ def table(records: Records) -> str:
 
 def _seconds(record: dict[str, Any]) -> list[tuple[Any, ...]]:
     head = (record["case"], record["image"], record["forwards"])
-    names = {"engine": "engine, warm", "forward_only": "forward-only", "decode_only": "decode-only"}
+    names = {
+        "engine": "engine, warm",
+        "forward_only": "forward-only",
+        "forward_split": "the same, layers split among the cores",
+    }
+    names |= {"decode_only": "decode-only"}
     rows = [
         (*head, label, middle(record[key]["wall"]), spread(record[key]["wall"]), middle(record[key]["cpu"]))
         for key, label in names.items()

@@ -164,13 +164,15 @@ def finish(
         sums_KHW = sums_KHW * ferry.up(shown)[0]
     classes, wide = sums_KHW.shape[0] - 1, len(columns.t)
     strip = max(1, _STRIP_BYTES // (4 * (classes + 1) * max(1, wide)) // downsample) * downsample
+    # Where an output pixel is one working pixel, its weight changes neither the order of its scores nor their shares.
+    one_to_one = downsample == 1 and rows.plain and columns.plain
     (lookup,) = ferry.up(np.append(values, np.uint8(nodata)))
     strips: dict[str, list[Tensor]] = {name: [] for name in (LABELS, *extras)}
     for start in range(0, len(rows.t), strip):
         part = slice(start, min(start + strip, len(rows.t)))
-        scores_KRC = _scores(sums_KHW, rows[part], columns, ferry)
+        scores_KRC = _scores(sums_KHW, rows[part], columns, ferry, weighted=one_to_one)
         if valid is not None:
-            scores_KRC *= ferry.up(valid[part])[0]
+            scores_KRC = scores_KRC * ferry.up(valid[part])[0]
         if downsample > 1:
             scores_KRC = _summed(scores_KRC, downsample)
         examined_RC = scores_KRC[-1] > 0
@@ -197,12 +199,16 @@ def _uncertainty(scores_KRC: Tensor, examined_RC: Tensor) -> Tensor:
 _EXTRAS = {UNCERTAINTY: _uncertainty, PROBABILITIES: _probabilities}
 
 
-def _scores(sums_KHW: Tensor, rows: Taps, columns: Taps, ferry: Ferry) -> Tensor:
-    """(K + 1, R, C) probabilities at level-0 pixels, and last 1 where the nearest working pixel was examined."""
+def _scores(sums_KHW: Tensor, rows: Taps, columns: Taps, ferry: Ferry, *, weighted: bool) -> Tensor:
+    """(K + 1, R, C) probabilities at level-0 pixels, and last 1 where the nearest working pixel was examined.
+
+    `weighted`: all of that times the summed window.
+    """
     low, high = int(rows.first.min()), int(rows.second.max()) + 1
-    strip_KHW = sums_KHW[:, low:high].contiguous()
-    weight_HW = strip_KHW[-1:].clone()
-    strip_KHW = torch.where(weight_HW > 0, strip_KHW / weight_HW.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+    strip_KHW = sums_KHW[:, low:high]
+    if not weighted:
+        weight_HW = strip_KHW[-1:].clone()
+        strip_KHW = torch.where(weight_HW > 0, strip_KHW / weight_HW.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
     shifted = Taps(rows.first - low, rows.second - low, rows.t)
     return _mixed(_mixed(strip_KHW, shifted, 1, ferry), columns, 2, ferry)
 

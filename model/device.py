@@ -6,7 +6,7 @@ handed over as they are.
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from numpy.typing import NDArray
@@ -74,9 +74,6 @@ class Landing:
     def __init__(self, arrays: Mapping[str, Tensor], landed: Any) -> None:
         self._arrays, self._landed = arrays, landed
 
-    def ready(self) -> bool:
-        return bool(self._landed.query())
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         """They themselves, once all of them are there."""
         self._landed.synchronize()
@@ -96,6 +93,10 @@ class Ferry:
         self._streams.set_device(device)
         self._up, self._down = self._streams.Stream(), self._streams.Stream()
         self._marks: deque[Any] = deque()
+
+    def another(self) -> Self:
+        """One of the same kind, for the thread that asks."""
+        return type(self)(self._device)
 
     def next_batch(self) -> None:
         """To be called before a batch goes up: waits until the device has at most `_UNDER_WAY` others before it."""

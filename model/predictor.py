@@ -24,13 +24,19 @@ from model.mapping import map_exact
 from raster.geometry import Region, Size
 
 FEW = 4
-"""Patches at once that a CPU is happy with, and that trials begin with."""
+"""Patches at once that trials begin with, and the most that a CPU is given."""
+_FEW_PIXELS = 1 << 18
+"""Of a CPU's batch: what a layer makes of more is too large for its caches, and for memory that is used again."""
 _TRIALS = 3
+
+
+Scores = Tensor
+"""(count, K, P, P) probabilities of a batch."""
 
 
 @dataclass(frozen=True)
 class PatchBatch:
-    """Patches of one block, padded to a fixed number so that every forward has one shape.
+    """Patches of one block, padded to a fixed number so that every forward on a GPU has one shape.
 
     `pixels` (N, M, P, P, C) in the bundle's dtype; `mix` (N, M) float32, rows sum to 1; `fov` (N,) the bank's index
     that a single patch shows (M = 1); `origins` (N, 2) x and y of the cell's window in the block's working pixels;
@@ -48,7 +54,7 @@ class PatchBatch:
 
 
 class Predictor:
-    """One bundle, warm on one device. Its methods are for one thread at a time.
+    """One bundle, warm on one device. Its methods are for one thread at a time, but for `scores`.
 
     Pixels go to the device as they are, and labels come back; all between happens there. Evaluation mode; batch
     normalisation is folded into the convolutions; patches are channels-last, which suits oneDNN and cuDNN. float32
@@ -76,6 +82,11 @@ class Predictor:
         self._log_fovs = torch.tensor([math.log2(fov / card.patch_size) for fov in card.fovs], device=device)
 
     @property
+    def few(self) -> int:
+        """Patches at once that a CPU is happy with."""
+        return max(1, min(FEW, _FEW_PIXELS // self.card.patch_size**2))
+
+    @property
     def card(self) -> BundleCard:
         return self.bundle.card
 
@@ -93,26 +104,34 @@ class Predictor:
         return Accumulator(len(self.card.classes), size, self.card.patch_size, overlap_px, self.device)
 
     @torch.inference_mode()
-    def add(self, sums: Accumulator, batch: PatchBatch) -> None:
-        """Forward a batch and add its probabilities to `sums`."""
-        scores = self.scores(batch)
+    def add(self, sums: Accumulator, batch: PatchBatch, scores: Scores) -> None:
+        """Add the scores of a batch to `sums`."""
         if not batch.whole:
             sums.add(scores, batch.origins[: batch.count], batch.shares[: batch.count])
             return
         for score, fov, (x, y) in zip(scores, batch.fov.tolist(), batch.origins.tolist(), strict=False):
-            sums.add_enlarged(score, x, y, self.card.fovs[fov] // self.card.patch_size)
+            self.add_enlarged(sums, score, x, y, fov)
 
     @torch.inference_mode()
-    def scores(self, batch: PatchBatch) -> Tensor:
+    def add_enlarged(self, sums: Accumulator, scores_KPP: Tensor, x: int, y: int, fov: int) -> None:
+        """Add scores over a whole field of view of the bank, whose first working pixel in the block is (x, y)."""
+        sums.add_enlarged(scores_KPP, x, y, self.card.fovs[fov] // self.card.patch_size)
+
+    @torch.inference_mode()
+    def scores(self, batch: PatchBatch) -> Scores:
         """(count, K, P, P) probabilities of a batch: over all that a patch shows if `whole`, else over its cell.
 
-        In as many goes as the device's memory asks for: each failure halves them for good. Raises MemoryTooSmall.
+        In as many goes as the device's memory asks for: each failure halves them for good. Raises MemoryTooSmall. On a
+        CPU several threads may ask at once.
         """
         self.ferry.next_batch()
         while True:
             at_once = min(self._at_once or len(batch.pixels), len(batch.pixels))
             try:
-                goes = [self._go(batch, slice(k, k + at_once)) for k in range(0, batch.count, at_once)]
+                # Only where shapes cost nothing are patches left out that merely fill up the batch.
+                end = batch.count if self.device.type == "cpu" else len(batch.pixels)
+                starts = range(0, batch.count, at_once)
+                goes = [self._go(batch, slice(start, min(start + at_once, end))) for start in starts]
                 return torch.cat(goes)[: batch.count]
             except torch.OutOfMemoryError as error:
                 if at_once == 1:
@@ -128,7 +147,7 @@ class Predictor:
         At most `most` where it is tried. Timings are kept, so the same predictor gives the same answer again.
         """
         if not self.tries_batches:
-            return FEW
+            return self.few
         return grown_batch(lambda count: self._trial(count, mixed), FEW, most)
 
     @torch.inference_mode()

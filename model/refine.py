@@ -11,14 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.accumulator import Accumulator, interpolated
+from model.accumulator import interpolated
 from model.chooser import Candidate, Chooser
-from model.predictor import PatchBatch, Predictor
 from model.tree import Node, Tree
-from raster.geometry import Region
 
 __all__ = [
     "FINE_SHARE",
+    "Refined",
     "Wanted",
     "change",
     "entropy_wanted",
@@ -26,7 +25,7 @@ __all__ = [
     "handed_down",
     "mark",
     "refine",
-    "refine_block",
+    "refined",
 ]
 
 FINE_SHARE = 2 / 3
@@ -103,40 +102,36 @@ def _looked_at(
         for (root, index), own in zip(asked, scores, strict=True):
             parent, one = under[root][index]
             part, fused = fused_down(tree, parent.node, one.node, parent.fused, own)
-            found[one.node] = _Run(root, one.node, own, fused)
+            # Only what may be looked at closer needs its own scores any longer: most nodes are of the finest level.
+            found[one.node] = _Run(root, one.node, own if one.node.level else fused, fused)
             if one.look is not None:
                 choosers[root].observe(index, change(tree, one.node, part, fused))
     return found
 
 
+@dataclass(frozen=True)
+class Refined:
+    """`forwarded`: all nodes, parents first; `kept`: what is left of them, with scores (K, P, P) over their windows."""
+
+    forwarded: list[Node]
+    kept: list[tuple[Node, Tensor]]
+
+
 @torch.inference_mode()
-def refine_block(
-    predictor: Predictor,
+def refined(
     tree: Tree,
     threshold: float,
-    roots: Iterable[tuple[Node, NDArray[np.float16]]],
-    read: Callable[[Sequence[Node]], Iterable[PatchBatch]],
-    sums: Accumulator,
-    corner: Region,
+    roots: Iterable[tuple[Node, Tensor]],
+    forward: Callable[[Sequence[Node]], Iterable[Tensor]],
     *,
     matters: Callable[[Node], bool],
-) -> list[Node]:
-    """Refine the roots of a block, of scores (K, P, P), by entropy and what is learnt from it; returns what
-    was forwarded, parents first.
-
-    `read` gives the patches of nodes, in their order; `sums` are those of the block, whose first pixel is `corner`'s.
-    """
-
-    def forward(nodes: Sequence[Node]) -> Iterator[Tensor]:
-        for batch in read(nodes):
-            yield from predictor.scores(batch)
-
-    def keep(node: Node, scores_KPP: Tensor) -> None:
-        window = tree.window(node)
-        sums.add_enlarged(scores_KPP, window.x - corner.x, window.y - corner.y, tree.scales[node.level])
-
-    found = [(node, torch.from_numpy(scores).to(predictor.device).float()) for node, scores in roots]
-    return list(refine(tree, found, entropy_wanted(tree), threshold, forward, keep, matters=matters))
+) -> Refined:
+    """`refine` by entropy and what is learnt from it, to its end."""
+    kept: list[tuple[Node, Tensor]] = []
+    forwarded = refine(
+        tree, roots, entropy_wanted(tree), threshold, forward, lambda *leaf: kept.append(leaf), matters=matters
+    )
+    return Refined(list(forwarded), kept)
 
 
 def handed_down(tree: Tree, parent: Node, child: Node, scores_KPP: Tensor) -> Tensor:

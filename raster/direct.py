@@ -25,14 +25,14 @@ from raster.geometry import Region, Size
 from raster.image import Pixels, RasterImage, spelled
 from raster.limits import Limits
 from raster.tiles import TiledPage, tiled_pages, with_transformed_chroma
+from raster.verdicts import Verdicts
 
 READER = "direct"
 _log = logging.getLogger(__name__)
 _DTYPES = frozenset({"uint8", "uint16"})
 _SEED_BYTES = 1 << 20
-_MOST_VERDICTS = 256
-_verdicts: dict[tuple[Path, int, int, str], tuple[TiledPage, ...] | None] = {}
-"""The pages by which a file is read directly, or None, by path, time, length and reference: one answer for all."""
+_verdicts: Verdicts[tuple[TiledPage, ...] | None] = Verdicts()
+"""The pages by which a file is read directly, or None, by reference."""
 
 
 class DirectImage:
@@ -126,14 +126,7 @@ def direct_or_reference(path: Path, reference: RasterImage, limits: Limits, *, w
 
     A file whose tiles come out differently is left to the reference; `info.reader` says which it was.
     """
-    info = reference.info
-    stat = path.stat()
-    key = (path, stat.st_mtime_ns, stat.st_size, info.reader)
-    if key not in _verdicts:
-        if len(_verdicts) >= _MOST_VERDICTS:
-            _verdicts.clear()
-        _verdicts[key] = _agreeing(path, reference, limits)
-    pages = _verdicts[key]
+    pages = _verdicts.about([path], reference.info.reader, lambda: _agreeing(path, reference, limits))
     return reference if pages is None or not wanted else DirectImage(path, reference, pages)
 
 

@@ -29,6 +29,7 @@ from raster.picture import exif_orientation, png_chunks
 from raster.sidecars import Sidecars, find_sidecars
 from raster.spacing import ground_spacing
 from raster.tiffheader import TiffHeader, read_tiff_header
+from raster.verdicts import Verdicts
 
 # GDAL's complaints reach the user in our errors; its log would only repeat them on stderr.
 logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
@@ -41,6 +42,8 @@ _WITH_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE", "GDAL_PAM_ENABLED": "
 _T = TypeVar("_T")
 _BAND_NAMES = {"red", "green", "blue", "gray", "palette", "nir"}
 _CHECKED_JPEG_PIXELS = 2**26
+_levels: Verdicts[int] = Verdicts()
+"""How many levels of a file show the same picture."""
 _OPENING = threading.Lock()
 """Python's warning filters belong to the process; opening is the one moment when rasterio warns."""
 
@@ -55,7 +58,8 @@ def open_file(path: Path, *, sidecars: bool, limits: Limits) -> RasterImage:
     try:
         if content is Content.JPEG:
             _check_jpeg_end(image)
-        image = _without_false_levels(image, header)
+        beside = [path.with_name(name) for name in found.names] if found.usable else []
+        image = _without_false_levels(image, header, [path, *beside])
         notes = [*image.info.warnings, *found.warnings]
         if found.usable:
             notes += _difference(image, RasterioImage(path, _DRIVERS[content], header, limits, sidecars=False), found)
@@ -295,11 +299,12 @@ def _kind(placed: bool, spacing: SpacingInfo | None) -> ImageKind:
     return "picture" if spacing is None else "slide"
 
 
-def _without_false_levels(image: RasterioImage, header: TiffHeader | None) -> RasterioImage:
+def _without_false_levels(image: RasterioImage, header: TiffHeader | None, files: list[Path]) -> RasterioImage:
+    """`image` without levels that show another picture; `files` are all that it is read from."""
     info = image.info
     places = [(info.width // 2, info.height // 2), *(header.fullest if header else ())]
     try:
-        count = trusted_levels(image, places)
+        count = _levels.about(files, len(info.levels), lambda: trusted_levels(image, places))
     except ImageUnreadable:
         # A damaged spot says nothing of the levels; the job will meet it and report it.
         return image

@@ -25,7 +25,7 @@ _SMALLEST_SIDE = 640
 
 _OPACITY = 0.42
 _LINE_OPACITY = 0.95
-_UNEXAMINED_FADE = 0.55
+_UNEXAMINED_FADE, _FADED = 0.55, 235
 _PAPER: Rgb = (255, 255, 255)
 _INK: Rgb = (32, 33, 36)
 _FAINT_INK: Rgb = (112, 117, 122)
@@ -69,30 +69,24 @@ def write_overlay(
     """
     factor = max(1, -(-_SMALLEST_SIDE // max(labels.shape)))
     thumbnail, labels = (np.repeat(np.repeat(array, factor, 0), factor, 1) for array in (thumbnail, labels))
-    picture = Image.fromarray(_painted(thumbnail, labels, classes))
+    picture = _painted(thumbnail, labels, classes)
     with whole_file(path) as partial:
         # More effort takes a second longer and makes photographs no smaller.
         _with_legend(picture, _entries(classes, counts)).save(partial, format="PNG", compress_level=1)
 
 
-def _painted(
-    thumbnail: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[ClassCard]
-) -> NDArray[np.uint8]:
+def _painted(thumbnail: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[ClassCard]) -> Image.Image:
     """Classes tint the image, their boundaries are drawn in the full colour, the rest is faded to grey."""
-    colors = np.full((256, 3), 255, dtype=np.float32)
+    colors = np.full((256, 3), 255, dtype=np.uint8)
     for card in classes:
         colors[card.value] = card.color
-    painted = np.empty_like(thumbnail)
+    image, tints = Image.fromarray(thumbnail), Image.fromarray(colors[labels])
+    grey, paper = image.convert("L"), Image.new("L", image.size, _FADED)
+    faded = Image.blend(grey, paper, _UNEXAMINED_FADE).convert("RGB")
     thickness = max(1, round(max(labels.shape) / 1400))
-    lines = _boundaries(labels, thickness)
-    for rows in (slice(y, y + 512) for y in range(0, len(labels), 512)):
-        image, values = thumbnail[rows].astype(np.float32), labels[rows]
-        opacity = np.where(lines[rows], np.float32(_LINE_OPACITY), np.float32(_OPACITY))[..., np.newaxis]
-        tinted = image + opacity * (colors[values] - image)
-        grey = image.mean(axis=2, keepdims=True)
-        faded = grey + np.float32(_UNEXAMINED_FADE) * (235 - grey)
-        painted[rows] = np.where((values == NODATA)[..., np.newaxis], faded, tinted).round().astype(np.uint8)
-    return painted
+    lines = Image.fromarray(_boundaries(labels, thickness))
+    painted = Image.composite(Image.blend(image, tints, _LINE_OPACITY), Image.blend(image, tints, _OPACITY), lines)
+    return Image.composite(faded, painted, Image.fromarray(labels == NODATA))
 
 
 def _boundaries(labels: NDArray[np.uint8], thickness: int) -> NDArray[np.bool_]:

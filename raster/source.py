@@ -28,6 +28,8 @@ FAR = 8.0
 """Beyond this ratio to the nearest level, halved levels are made on the way, so that a chunk needs few pixels."""
 _CHUNK = 256
 """Side of a plane's chunks, and about the least of a level's, which are whole tiles of the file."""
+_REACH = 2
+"""Pixels of a plane, at least as far as one of them sees."""
 _LEAST = 200
 _DAMAGE_SHARE = 0.01
 
@@ -115,8 +117,9 @@ class Source:
         level = self.level_for(plane.scale)
         if self._is_level(level, plane):
             return self._read_level(level, region)
-        chunks = [(part, self._plane_chunk(plane, part)) for part in _chunks_under(region, _CHUNK, _CHUNK)]
-        return self._gather(region, chunks)
+        near = self._near(plane)
+        parts = [chunk.intersection(near) for chunk in _chunks_under(region.intersection(near), _CHUNK, _CHUNK)]
+        return self._gather(region, [(part, self._plane_chunk(plane, part)) for part in parts])
 
     def read_once(self, plane: Plane, region: Region) -> Sample:
         """As `read`, for a plane of a single use: its chunks are not kept, those of the levels are."""
@@ -214,6 +217,12 @@ class Source:
         box = (x0 / scale[0], y0 / scale[1], x1 / scale[0], y1 / scale[1])
         wanted = footprint(box, (ratio[0] / 2**halvings, ratio[1] / 2**halvings))
         return _Step(level, halvings, Plane(scale), box, wanted)
+
+    def _near(self, plane: Plane) -> Region:
+        """The pixels of a plane that may see anything of the image; all others are fill."""
+        (sx, sy), (ox, oy) = plane.scale, plane.origin
+        inside = Region.snapped_out(-ox / sx, -oy / sy, (self.info.width - ox) / sx, (self.info.height - oy) / sy)
+        return inside.grown(_REACH)
 
     def _is_level(self, level: int, plane: Plane) -> bool:
         return self.info.levels[level].downsample == plane.scale and plane.origin == (0.0, 0.0)

@@ -1,12 +1,11 @@
-"""From the plan to padded batches of patches, read ahead of the network by other threads, in lattice order."""
+"""From the plan to padded batches of patches, in lattice order."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,6 @@ from raster.grid import Block, Lattice, WorkingGrid
 from raster.source import Plane, Reach, Sample, Source
 from worker.placement import Placement
 from worker.plan import EXAMINED, Plan
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -185,20 +181,3 @@ def _padded(values: NDArray[Any], length: int) -> NDArray[Any]:
     return (
         values if len(values) == length else np.concatenate([values, np.repeat(values[-1:], length - len(values), 0)])
     )
-
-
-def read_ahead(tasks: Iterable[T], read: Callable[[T], R], executor: Executor, depth: int) -> Iterator[tuple[T, R]]:
-    """(task, result) in the order of `tasks`, with at most `depth` results held or under way ahead of the caller."""
-    waiting: deque[tuple[T, Future[R]]] = deque()
-    try:
-        for task in tasks:
-            waiting.append((task, executor.submit(read, task)))
-            if len(waiting) >= depth:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()
-    finally:
-        for _, future in waiting:
-            future.cancel()

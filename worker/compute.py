@@ -11,11 +11,12 @@ from foveate.errors import CoverageHole, Dismissed
 from foveate.schema import NODATA
 from model.accumulator import LABELS, PROBABILITIES, UNCERTAINTY, Accumulator, Layers, OpenSums, Taps, finish
 from model.device import Landing
-from model.predictor import PatchBatch, Predictor
+from model.lanes import Lanes, ahead
+from model.predictor import PatchBatch, Predictor, Scores
 from raster.geometry import Region
 from raster.grid import Block
 from raster.source import check_damage
-from worker.batches import PatchReader, Shot, in_groups, read_ahead, shots
+from worker.batches import PatchReader, Shot, in_groups, shots
 from worker.canvas import BlockRecord, Canvas, Tally
 from worker.job import Job, threads
 from worker.placement import Piece
@@ -24,6 +25,12 @@ from worker.trees import TreeReader, tree_shots
 
 AHEAD = 3
 """Batches that are read or held ahead of the network, a thread."""
+_LEFT = 2
+"""Blocks that are being committed, or wait for it, at most while the next one is computed."""
+
+
+Patches = tuple[PatchBatch, frozenset[Region]]
+"""Patches, and the level-0 regions of damage that reading them met."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +52,12 @@ class _Finishing:
 
 
 @dataclass(frozen=True)
-class _Leaving:
-    """A block whose patches are all forwarded, until what comes of them is back from the device and committed."""
+class Left:
+    """A block whose patches are all forwarded: its open sums (None: it has none), and the damage that it met."""
 
     block: Block
-    pieces: list[_Finishing]
-    sums: dict[str, Landing]
+    sums: Accumulator | None
     damaged: frozenset[Region]
-
-    def ready(self) -> bool:
-        layers = [finishing.landing for finishing in self.pieces if finishing.landing is not None]
-        return all(landing.ready() for landing in (*layers, *self.sums.values()))
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ class Computed:
 
 
 class BlockWork:
-    """Computes the blocks of one job that its canvas lacks. Changes over time: the sums of the block at hand."""
+    """Computes the blocks of one job that its canvas lacks.
+
+    Changes over time: the sums of the block at hand, in the caller's thread; what is done, in the one that commits.
+    """
 
     def __init__(
         self, job: Job, plan: Plan, canvas: Canvas, predictor: Predictor, known_damage: frozenset[Region]
@@ -91,7 +96,7 @@ class BlockWork:
         self._values = np.array([card.value for card in job.card.classes], np.uint8)
         self._extras = tuple(sorted(set(job.options.outputs)))
         self._sums: Accumulator | None = None
-        self._leaving: _Leaving | None = None
+        self._ferry = predictor.ferry
         self._damaged: set[Region] = set()
         self._all_damaged: set[Region] = set(job.known_damage | known_damage)
         self._tally, self._decoded = Tally(), 0
@@ -109,7 +114,8 @@ class BlockWork:
         """Compute, commit and close all that is missing. `report` gets the share that is done; raises Dismissed.
 
         `hand_on` is told of every row of blocks, in order, once it and all before it are committed and their seams are
-        closed: with the row, and the damage that is known by then.
+        closed: with the row, and the damage that is known by then. It is called in the thread that commits: the network
+        does not wait for what was computed to be kept.
         """
 
         def pulse(share: float) -> None:
@@ -117,29 +123,38 @@ class BlockWork:
                 raise Dismissed("the job was cancelled", hint="submit it again if that was a mistake")
             report(share)
 
+        def begin() -> None:
+            self._ferry = self._predictor.ferry.another()
+
+        def commit(left: Left) -> None:
+            self._commit(left)
+            self._hand_on(hand_on)
+
         self._hand_on(hand_on)
-        with ThreadPoolExecutor(threads(), thread_name_prefix="read") as executor:
-            for _ in self._blocks(executor, pulse):
-                self._hand_on(hand_on)
+        with (
+            ThreadPoolExecutor(threads(), "read") as readers,
+            ThreadPoolExecutor(1, "commit", begin) as committer,
+            Lanes(self._predictor.device) as lanes,
+        ):
+            for _ in ahead(self._blocks(readers, lanes, pulse), commit, committer, _LEFT):
+                pass
         return self._computed()
 
     def _computed(self) -> Computed:
         return Computed(self._tally, frozenset(self._all_damaged), self._decoded, self._plan)
 
-    def _blocks(self, executor: Executor, pulse: Callable[[float], None]) -> Iterator[Block]:
-        """Compute and commit what is missing; yields each block when it is committed. `pulse` is called every batch."""
+    def _blocks(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> Iterator[Left]:
+        """The blocks that are missing, computed; `pulse` is called every batch."""
         total = max(1, sum(1 for block in self._job.placement.blocks for _ in self._shots(block)))
         ready = sum(1 for block in self._done for _ in self._shots(block))
-        for task, patches in read_ahead(self._tasks(), self._read, executor, AHEAD * threads()):
-            if patches is not None:
-                self._take(task.block, *patches)
-            yield from self._left(wait=task.last)
+        reading = ahead(self._tasks(), self._read, readers, AHEAD * threads())
+        for (task, patches), scores in lanes.map(self._forward, reading):
+            if patches is not None and scores is not None:
+                self._take(task.block, *patches, scores)
             if task.last:
-                self._leave(task.block)
-                yield from self._left(wait=False)
+                yield self._leave(task.block)
             ready += len(task.group)
             pulse(ready / total)
-        yield from self._left(wait=True)
 
     def _shots(self, block: Block) -> Iterator[Shot]:
         tree = self._job.tree
@@ -181,14 +196,18 @@ class BlockWork:
             for index, group in enumerate(found):
                 yield _Task(block, group, index == len(found) - 1)
 
-    def _read(self, task: _Task) -> tuple[PatchBatch, frozenset[Region]] | None:
+    def _read(self, task: _Task) -> Patches | None:
         return self._reader.read(task.block, task.group, self._job.batch) if task.group else None
 
-    def _take(self, block: Block, batch: PatchBatch, damaged: frozenset[Region]) -> None:
+    def _forward(self, read: tuple[_Task, Patches | None]) -> Scores | None:
+        _, patches = read
+        return None if patches is None else self._predictor.scores(patches[0])
+
+    def _take(self, block: Block, batch: PatchBatch, damaged: frozenset[Region], scores: Scores) -> None:
         self._note_damage(damaged)
         if self._sums is None:
             self._sums = self._open(block)
-        self._predictor.add(self._sums, batch)
+        self._predictor.add(self._sums, batch, scores)
 
     def _open(self, block: Block) -> Accumulator:
         return self._predictor.open_block(self._job.placement.support(block).size, self._job.overlap_px)
@@ -196,42 +215,39 @@ class BlockWork:
     def _note_damage(self, damaged: frozenset[Region]) -> None:
         self._damaged |= damaged
         if not damaged <= self._all_damaged:
-            self._all_damaged |= damaged
+            self._all_damaged = self._all_damaged | damaged
             check_damage(sorted(self._all_damaged), self._job.info, "see the warnings")
 
-    def _leave(self, block: Block) -> None:
-        """Have the block's own labels made, and its share of the seams around it brought back."""
-        corner = self._job.placement.support(block)
-        pieces: list[_Finishing] = []
-        sums: dict[str, Landing] = {}
+    def _leave(self, block: Block) -> Left:
+        left = Left(block, self._sums, frozenset(self._damaged))
+        self._sums, self._damaged = None, set()
+        return left
+
+    # --- in the thread that commits ---------------------------------------------------------------------------------
+
+    def _commit(self, left: Left) -> None:
+        """What the block came to: its own labels, and its share of the seams around it; then seams that waited for it.
+
+        Everything goes down from the device before anything is waited for.
+        """
+        block, corner = left.block, self._job.placement.support(left.block)
+        own: list[_Finishing] = []
+        shared: dict[str, Landing] = {}
         for piece in self._job.placement.pieces_of(block):
             part = self._job.placement.region_w(piece).intersection(corner)
-            open_sums = None if self._sums is None else self._sums.there(part.shifted(-corner.x, -corner.y))
+            open_sums = None if left.sums is None else left.sums.there(part.shifted(-corner.x, -corner.y))
             if len(piece.owners) == 1:
-                pieces.append(self._finishing(piece, open_sums))
+                own.append(self._finishing(piece, open_sums))
             elif open_sums is not None:
-                sums[piece.name] = self._predictor.ferry.down({piece.name: open_sums})
-        self._leaving = _Leaving(block, pieces, sums, frozenset(self._damaged))
-        self._sums, self._damaged = None, set()
-
-    def _left(self, *, wait: bool) -> Iterator[Block]:
-        """The block that was left, committed, if it is back or is to be waited for: on a CPU it is at once."""
-        if self._leaving is not None and (wait or self._leaving.ready()):
-            leaving, self._leaving = self._leaving, None
-            self._commit(leaving)
-            yield leaving.block
-
-    def _commit(self, leaving: _Leaving) -> None:
-        """What the block came to; then the seams that only waited for it."""
+                shared[piece.name] = self._ferry.down({piece.name: open_sums})
         pieces: dict[str, Layers] = {}
         tally = Tally()
-        for finishing in leaving.pieces:
+        for finishing in own:
             pieces[finishing.piece.name], counted = self._checked(finishing)
             tally += counted
-        sums = {name: landing.arrays()[name] for name, landing in leaving.sums.items()}
-        block, decoded = leaving.block, self._job.source.take_pixels_decoded()
-        record = BlockRecord(pieces, leaving.damaged, tally, decoded, self._leaf_of(block))
-        self._canvas.commit_block(block, record, sums)
+        sums = {name: landing.arrays()[name] for name, landing in shared.items()}
+        decoded = self._job.source.take_pixels_decoded()
+        self._canvas.commit_block(block, BlockRecord(pieces, left.damaged, tally, decoded, self._leaf_of(block)), sums)
         self._count(tally, decoded)
         self._done.add(block)
         self._close_seams(block)
@@ -290,11 +306,11 @@ class BlockWork:
                 downsample=placement.x.downsample,
                 values=self._values,
                 nodata=NODATA,
-                ferry=self._predictor.ferry,
+                ferry=self._ferry,
                 extras=self._extras,
                 shown=self._shown(region),
             )
-            landing = self._predictor.ferry.down(layers)
+            landing = self._ferry.down(layers)
         return _Finishing(piece, landing, _any_in_squares(valid, placement.x.downsample))
 
     def _checked(self, finishing: _Finishing) -> tuple[Layers, Tally]:
@@ -306,14 +322,14 @@ class BlockWork:
             layers = finishing.landing.arrays()
         labels = layers[LABELS]
         unexamined = (labels == NODATA) if with_data is None else (labels == NODATA) & with_data
-        background = unexamined & self._background(piece)
-        if (unexamined & ~background).any():
+        missing = int(np.count_nonzero(unexamined))
+        if missing and not self._background(piece)[unexamined].all():
             raise CoverageHole(
                 f"pixels of the mask's piece at {piece.region_m} have data and were not examined",
                 hint="this is a defect of Foveate: please report it with the manifest of the job",
             )
-        count = labels.size if with_data is None else int(with_data.sum())
-        return layers, Tally(count, count - int(unexamined.sum()), int(background.sum()))
+        count = labels.size if with_data is None else int(np.count_nonzero(with_data))
+        return layers, Tally(count, count - missing, missing)
 
     def _shown(self, region_w: Region) -> NDArray[np.float32] | None:
         """1 where the window of an examined cell lies: a coarse leaf shows more than what is to be examined."""

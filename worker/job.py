@@ -1,6 +1,7 @@
 """Everything about one job that follows from its request: the opened source, the grids, the placement, the budget."""
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from foveate.coverage import Coverage, checked_coverage
 from foveate.errors import MemoryTooSmall, OptionInvalid
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
-from model.predictor import FEW, Predictor
+from model.predictor import Predictor
 from model.tree import Tree, make_tree
 from raster.bands import fill_colour
 from raster.convert import convert, converted_at, needs_conversion
@@ -27,7 +28,8 @@ Report = Callable[[str, float], None]
 _BASE_BYTES = 1_100_000_000
 """Interpreter, torch, network and one batch's activations, measured on the shipped bundles."""
 _CACHE_SHARE, _BLOCK_SHARE, _AHEAD_SHARE = 0.2, 0.3, 0.2
-_MOST_CELLS = 10
+_MOST_CELLS, _BLOCKS_A_SIDE = 6, 5
+"""Of blocks, a side: what a crash may cost is a block or two, and a block more is a seam more."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
             frozenset(damaged),
             coverage,
             tree,
-            spec.batch or FEW,
+            spec.batch or predictor.few,
         )
 
 
@@ -152,9 +154,10 @@ def region_of_interest(info: ImageInfo, options: SegmentOptions) -> Region:
 
 def _budget(spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid, options: SegmentOptions) -> Budget:
     spare = int(spec.memory_gb * 1e9) - _BASE_BYTES
-    # A block's open sums, a copy of the part that is being finished, and its layers at level 0.
+    # The open sums of a block and of the one that is being committed, parts of them that are being finished, and layers
+    # at level 0.
     layers = 2 + 4 * ("uncertainty" in options.outputs) + 4 * len(card.classes) * ("probabilities" in options.outputs)
-    bytes_per_cell = lattice.stride**2 * (4 * 1.5 * (len(card.classes) + 1) + layers * grid.ratio[0] * grid.ratio[1])
+    bytes_per_cell = lattice.stride**2 * (4 * 2.5 * (len(card.classes) + 1) + layers * grid.ratio[0] * grid.ratio[1])
     if lattice.patch > card.patch_size:
         # A root is seldom one of many in its block, so its margins count, and so do the scores of a refined tree.
         bytes_per_cell = lattice.patch**2 * 4 * (2 * len(card.classes) + 1) + bytes_per_cell / 2
@@ -164,7 +167,8 @@ def _budget(spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid
             f"{spec.memory_gb:g} GB are too few for {card.name} with {len(card.classes)} classes",
             hint=f"grant more with --memory (at least {(_BASE_BYTES + bytes_per_cell / _BLOCK_SHARE) / 1e9 + 0.1:.1f})",
         )
-    return Budget(int(spare * _CACHE_SHARE), spec.block or min(fits, _MOST_CELLS), int(spare * _AHEAD_SHARE))
+    usual = min(fits, _MOST_CELLS, max(2, math.isqrt(lattice.rows * lattice.columns) // _BLOCKS_A_SIDE))
+    return Budget(int(spare * _CACHE_SHARE), spec.block or usual, int(spare * _AHEAD_SHARE))
 
 
 def _readable(

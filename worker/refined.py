@@ -9,19 +9,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.device import Landing
-from model.predictor import PatchBatch, Predictor
-from model.refine import mark, refine_block
+from model.lanes import Lanes, ahead
+from model.predictor import Predictor, Scores
+from model.refine import Refined, mark, refined
 from model.tree import Node, Tree
 from raster.geometry import Region
 from raster.grid import Block
-from worker.batches import in_groups, read_ahead
+from worker.batches import Shot, in_groups
 from worker.canvas import Canvas, RootRow, Tally
-from worker.compute import AHEAD, BlockWork, Computed
+from worker.compute import AHEAD, BlockWork, Computed, Left, Patches
 from worker.job import Job, threads
 from worker.plan import Plan
 from worker.preview import write_preview
@@ -29,6 +31,9 @@ from worker.trees import matters, shot_of, tree_plan
 
 _COARSE = 0.1
 """Share of the progress that the coarse pass stands for."""
+
+_Root = tuple[Node, NDArray[np.float16]]
+"""A root, and its scores (K, P, P)."""
 
 
 class RefinedWork(BlockWork):
@@ -55,32 +60,36 @@ class RefinedWork(BlockWork):
             assert record.leaf is not None, "refined coverage keeps every block's leaves"
             self._leaf[self._cells(block)] = record.leaf
 
-    def _blocks(self, executor: Executor, pulse: Callable[[float], None]) -> Iterator[Block]:
-        self._coarse_pass(executor, pulse)
+    def _blocks(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> Iterator[Left]:
+        self._coarse_pass(readers, lanes, pulse)
         write_preview(self._job, self._tree, self._plan, self._canvas)
         self._previewed = time.perf_counter()
         pulse(_COARSE)
-        blocks = self._job.placement.blocks
-        for block in blocks:
-            if block not in self._done:
-                share = _COARSE + (1 - _COARSE) * len(self._done) / len(blocks)
-                self._refine(block, executor, pulse, share)
-                self._leave(block)
-                yield from self._left(wait=True)
+        lock, blocks = Lock(), self._job.placement.blocks
 
-    def _coarse_pass(self, executor: Executor, pulse: Callable[[float], None]) -> None:
+        def step() -> None:
+            with lock:
+                pulse(_COARSE + (1 - _COARSE) * len(self._done) / len(blocks))
+
+        todo = ((block, list(self._roots(block))) for block in blocks if block not in self._done)
+        for (block, _), found in lanes.map(lambda task: self._refined(*task, readers, step), todo, held=1):
+            self._keep(block, *found)
+            yield self._leave(block)
+
+    def _coarse_pass(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> None:
         """Forward the roots that the canvas lacks, and commit them row by row."""
         rows, _ = self._job.placement.cells
         for row in rows:
             found = self._canvas.roots(row)
             if found is None:
-                found = self._coarse_row(row, executor, lambda row=row: pulse(_COARSE * (row - rows[0]) / len(rows)))  # type: ignore[misc]
+                done = _COARSE * (row - rows[0]) / len(rows)
+                found = self._coarse_row(row, readers, lanes, lambda done=done: pulse(done))  # type: ignore[misc]
                 self._canvas.commit_roots(row, found)
             self._note_damage(found.damaged)
             self._count(Tally(), found.pixels_decoded)
         self._damaged = set()
 
-    def _coarse_row(self, row: int, executor: Executor, pulse: Callable[[], None]) -> RootRow:
+    def _coarse_row(self, row: int, readers: Executor, lanes: Lanes, pulse: Callable[[], None]) -> RootRow:
         _, columns = self._job.placement.cells
         roots = [root for column in columns if self._matters(root := Node(self._tree.top, row, column))]
         card = self._job.card
@@ -96,13 +105,16 @@ class RefinedWork(BlockWork):
                 found = landing.arrays()["scores"]
                 scores[first : first + len(found)] = found
 
+        def forward(read: tuple[list[Shot], Patches]) -> Landing:
+            return self._predictor.ferry.down({"scores": self._predictor.scores(read[1][0]).half()})
+
         tasks = in_groups(map(shot_of, roots), batch)
-        reading = read_ahead(
-            tasks, lambda group: self._reader.read_loose(everywhere, group, batch), executor, AHEAD * threads()
+        reading = ahead(
+            tasks, lambda group: self._reader.read_loose(everywhere, group, batch), readers, AHEAD * threads()
         )
-        for group, (patches, found) in reading:
+        for (group, (_, found)), landing in lanes.map(forward, reading):
             damaged |= found
-            coming.append((done, self._predictor.ferry.down({"scores": self._predictor.scores(patches).half()})))
+            coming.append((done, landing))
             done += len(group)
             land(leaving=1)
             pulse()
@@ -110,33 +122,39 @@ class RefinedWork(BlockWork):
         decoded = self._job.source.take_pixels_decoded()
         return RootRow(np.array([root.column for root in roots], np.int64), scores, frozenset(damaged), decoded)
 
-    def _refine(self, block: Block, executor: Executor, pulse: Callable[[float], None], share: float) -> None:
-        """The block's sums, and its leaves."""
-        roots = list(self._roots(block))
-        if not roots:
-            return
-        batch = self._job.batch
+    def _refined(
+        self, block: Block, roots: Sequence[_Root], readers: Executor, step: Callable[[], None]
+    ) -> tuple[Refined, frozenset[Region]]:
+        """What becomes of a block's roots, and the damage that was met; for several threads at once."""
+        batch, damaged = self._job.batch, set[Region]()
 
-        def read(nodes: Sequence[Node]) -> Iterator[PatchBatch]:
+        def forward(nodes: Sequence[Node]) -> Iterator[Scores]:
             tasks = in_groups(map(shot_of, nodes), batch)
-            reading = read_ahead(
-                tasks, lambda group: self._reader.read(block, group, batch), executor, AHEAD * threads()
-            )
-            for _, (patches, damaged) in reading:
-                self._note_damage(damaged)
-                yield patches
-                pulse(share)
+            reading = ahead(tasks, lambda group: self._reader.read(block, group, batch), readers, AHEAD * threads())
+            for _, (patches, found) in reading:
+                damaged.update(found)
+                yield from self._predictor.scores(patches)
+                step()
 
         threshold = self._job.coverage.threshold
         assert threshold is not None, "refined coverage has a threshold"
+        there = [(node, self._predictor.ferry.up(scores)[0].float()) for node, scores in roots]
+        return refined(self._tree, threshold, there, forward, matters=self._examined), frozenset(damaged)
+
+    def _keep(self, block: Block, found: Refined, damaged: frozenset[Region]) -> None:
+        """The block's sums, and its leaves."""
+        self._note_damage(damaged)
+        if not found.kept:
+            return
         self._sums = self._open(block)
         corner = self._job.placement.support(block)
-        for node in refine_block(
-            self._predictor, self._tree, threshold, roots, read, self._sums, corner, matters=self._examined
-        ):
+        for node, scores in found.kept:
+            window = self._tree.window(node)
+            self._predictor.add_enlarged(self._sums, scores, window.x - corner.x, window.y - corner.y, node.level)
+        for node in found.forwarded:
             mark(self._tree, self._leaf, node)
 
-    def _roots(self, block: Block) -> Iterator[tuple[Node, NDArray[np.float16]]]:
+    def _roots(self, block: Block) -> Iterator[_Root]:
         for row in block.rows:
             if self._row[0] != row:
                 found = self._canvas.roots(row)

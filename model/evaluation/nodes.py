@@ -19,6 +19,7 @@ from model.chooser import Candidate
 from model.datasets.labelled import LabelledImage
 from model.evaluation.predict import Strip
 from model.evaluation.wants import Wants
+from model.lanes import Lanes
 from model.predictor import PatchBatch, Predictor
 from model.refine import change, entropy_wanted, fused_down, refine
 from model.tree import Node, Tree, make_tree
@@ -168,12 +169,15 @@ def _forward_level(
     card, (rows, columns), P = predictor.card, tree.grid(level), tree.patch
     out = np.lib.format.open_memmap(path, "w+", np.float16, (rows, columns, len(card.classes), P, P))
     nodes = [Node(level, row, column) for row in range(rows) for column in range(columns)]
-    for first in range(0, len(nodes), _BATCH):
-        group = nodes[first : first + _BATCH]
-        found = predictor.scores(_batch(card, image, tree, group)).half().cpu().numpy()
-        for node, score in zip(group, found, strict=True):
-            out[node.row, node.column] = score
-        report(first + len(group))
+    batch, done = predictor.best_batch(_BATCH, 1), 0
+    groups = (nodes[first : first + batch] for first in range(0, len(nodes), batch))
+    reading = ((group, _batch(card, image, tree, group)) for group in groups)
+    with Lanes(predictor.device) as lanes:
+        for (group, _), scores in lanes.map(lambda read: predictor.scores(read[1]).half(), reading):
+            for node, score in zip(group, scores.cpu().numpy(), strict=True):
+                out[node.row, node.column] = score
+            done += len(group)
+            report(done)
     out.flush()
 
 

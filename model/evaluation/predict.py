@@ -20,6 +20,7 @@ from model.aggregate import infer, policy_weights
 from model.cells import cell_distribution, thumbnail_distribution
 from model.datasets.labelled import LabelledImage
 from model.geometry import Geometry
+from model.lanes import Lanes
 from model.policy import TAU_END, Choice, choose
 from model.predictor import PatchBatch, Predictor
 from model.resample import low_resolution
@@ -154,15 +155,20 @@ def _lattice_strips(member: Member, image: LabelledImage, sampling: Sampling, ef
     predictor, card = member.predictor, member.predictor.card
     lattice = make_lattice(image.size, card.patch_size, tuple(card.fovs), sampling.overlap)
     choice = _choice(member, image, lattice)
+    mixed = 1 if choice.weights is None else len(card.fovs)
+    batch = predictor.best_batch(_BATCH, mixed)
     carried: NDArray[np.float32] | None = None
     for rows in _bands(lattice, len(card.classes)):
         top = rows.start * lattice.stride
         bottom = min((rows.stop - 1) * lattice.stride + lattice.patch, image.size.height)
         sums = predictor.open_block(Size(image.size.width, bottom - top), lattice.overlap_px)
-        for group in _groups(lattice, rows, choice, len(card.fovs)):
-            predictor.add(sums, _batch(card, image, group, top))
-            seen = np.bincount([fov for shot in group for fov in shot.fovs], minlength=len(card.fovs))
-            effort.note(seen, len(group))
+        groups = _groups(lattice, rows, choice, len(card.fovs), batch)
+        reading = ((group, _batch(card, image, group, top)) for group in groups)
+        with Lanes(predictor.device) as lanes:
+            for (group, patches), scores in lanes.map(lambda read: predictor.scores(read[1]), reading):
+                predictor.add(sums, patches, scores)
+                seen = np.bincount([fov for shot in group for fov in shot.fovs], minlength=len(card.fovs))
+                effort.note(seen, len(group))
         total = sums.part(Region(0, 0, image.size.width, bottom - top)).copy()
         if carried is not None:
             total[:, : carried.shape[1]] += carried
@@ -200,12 +206,12 @@ def _bands(lattice: Lattice, classes: int) -> Iterator[range]:
         yield range(first, min(first + count, lattice.rows))
 
 
-def _groups(lattice: Lattice, rows: range, choice: Choice, D: int) -> Iterator[list[_Shot]]:
+def _groups(lattice: Lattice, rows: range, choice: Choice, D: int, batch: int) -> Iterator[list[_Shot]]:
     shots = [
         shot for row in rows for column in range(lattice.columns) for shot in _shots(lattice, row, column, choice, D)
     ]
-    for start in range(0, len(shots), _BATCH):
-        yield shots[start : start + _BATCH]
+    for start in range(0, len(shots), batch):
+        yield shots[start : start + batch]
 
 
 def _shots(lattice: Lattice, row: int, column: int, choice: Choice, D: int) -> Iterator[_Shot]:

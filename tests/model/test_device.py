@@ -27,9 +27,6 @@ class Event:
     def record(self, stream):
         self.device.log.append(f"event {self.number} on {stream.name}")
 
-    def query(self):
-        return False
-
     def synchronize(self):
         self.device.log.append(f"host waits for event {self.number}")
 
@@ -105,7 +102,6 @@ def test_what_comes_down_waits_for_the_work_before_it_and_the_host_only_where_it
     ferry, log = afar
     landing = ferry.down({"a": torch.arange(3)})
     assert log == ["down waits for work", "copy on down", "1 kept for down", "event 0 on down"]
-    assert not landing.ready()
     assert landing.arrays()["a"].tolist() == [0, 1, 2]
     assert log[-1] == "host waits for event 0"
 
@@ -127,7 +123,6 @@ def test_on_a_cpu_arrays_are_handed_over_and_there_at_once():
     (there,) = ferry.up(array)
     landing = ferry.down({"a": there})
     ferry.synchronize()
-    assert landing.ready()
     assert np.shares_memory(landing.arrays()["a"], array)
 
 

@@ -81,10 +81,14 @@ def predictor(tmp_path):
 
 def test_a_batch_that_does_not_fit_is_halved_for_good_and_gives_the_same(predictor):
     wanted, got = predictor.open_block(Size(8 * P, P), 0), predictor.open_block(Size(8 * P, P), 0)
-    predictor.add(wanted, batch_of(8))
+
+    def forwarded(sums):
+        predictor.add(sums, batch_of(8), predictor.scores(batch_of(8)))
+
+    forwarded(wanted)
     predictor.network = cramped = Cramped(predictor.network, 2)
-    predictor.add(got, batch_of(8))
-    predictor.add(got, batch_of(8))
+    forwarded(got)
+    forwarded(got)
     assert cramped.seen == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
     whole = Region(0, 0, 8 * P, P)
     assert np.allclose(got.part(whole), 2 * wanted.part(whole), atol=1e-5)
@@ -119,4 +123,4 @@ def test_a_cpu_gets_a_few_patches_and_other_devices_what_fits(predictor):
 def test_a_patch_that_never_fits_is_an_error_with_a_remedy(predictor):
     predictor.network = Cramped(predictor.network, 0)
     with pytest.raises(MemoryTooSmall, match="one patch of b"):
-        predictor.add(predictor.open_block(Size(P, P), 0), batch_of(3))
+        predictor.scores(batch_of(3))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.lanes import ahead
 from model.predictor import PatchBatch
 from raster.geometry import Region, Size
 from raster.grid import WorkingGrid, make_lattice
@@ -14,7 +15,7 @@ from raster.image import ImageRef, open_image
 from raster.resample import resample
 from raster.source import Source
 from tests.raster.svs import write_svs
-from worker.batches import PatchReader, groups, read_ahead
+from worker.batches import PatchReader, groups
 from worker.counts import pixels_needed, windows_of
 from worker.placement import Placement, place
 from worker.plan import Plan
@@ -53,7 +54,7 @@ class Reading:
     def batches(self) -> Iterator[PatchBatch]:
         tasks = ((block, group) for block in self.placement.blocks for group in groups(self.plan, block, 4))
         with ThreadPoolExecutor(2) as executor:
-            for _, (batch, _) in read_ahead(tasks, lambda task: self.reader.read(*task, 4), executor, 6):
+            for _, (batch, _) in ahead(tasks, lambda task: self.reader.read(*task, 4), executor, 6):
                 yield batch
 
     def needed(self) -> int:

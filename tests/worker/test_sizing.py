@@ -38,9 +38,6 @@ class Late:
     def __init__(self, here, there):
         self.here, self.there = here, there
 
-    def query(self):
-        return False
-
     def synchronize(self):
         for name, array in self.there.items():
             self.here[name].copy_(array)

@@ -1,0 +1,79 @@
+"""Work on several batches side by side, in the order in which they came.
+
+A layer that is split among cores ends with the slowest of them, and a core that also decodes or vectorises is slow;
+whole batches need not wait for each other. So on a CPU every lane forwards batches of its own, and each has its own
+cores; another device takes one batch after the other, and has a queue of its own.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self, TypeVar
+
+import torch
+
+__all__ = ["Lanes", "ahead"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_MOST = 4
+"""Lanes: each holds the activations of a batch."""
+_AHEAD = 1
+"""Results that may wait for the caller, a lane: they are lost with the process."""
+
+
+def ahead(tasks: Iterable[T], work: Callable[[T], R], executor: Executor, depth: int) -> Iterator[tuple[T, R]]:
+    """(task, result) in the order of `tasks`, with at most `depth` results held or under way ahead of the caller."""
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    try:
+        for task in tasks:
+            waiting.append((task, executor.submit(work, task)))
+            if len(waiting) >= depth:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+class Lanes:
+    """As many threads as pay on a device; none but the caller's where it is not a CPU. A context manager.
+
+    Within it torch's threads are shared out: each lane has its part, and the caller one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cores = torch.get_num_threads()
+        self.count = min(_MOST, self._cores) if device.type == "cpu" else 1
+        self._executor = None
+        if device.type == "cpu":
+            share = self._cores // self.count
+            self._executor = ThreadPoolExecutor(
+                self.count, "lane", initializer=torch.set_num_threads, initargs=(share,)
+            )
+
+    def __enter__(self) -> Self:
+        if self._executor is not None:
+            torch.set_num_threads(1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+            torch.set_num_threads(self._cores)
+
+    def map(self, work: Callable[[T], R], tasks: Iterable[T], held: int | None = None) -> Iterator[tuple[T, R]]:
+        """(task, what `work` makes of it) in the order of `tasks`; some are worked on ahead of the caller.
+
+        At most `held` results wait for the caller; None: a few a lane.
+        """
+        if self._executor is None:
+            return ((task, work(task)) for task in tasks)
+        return ahead(tasks, work, self._executor, self.count + (_AHEAD * self.count if held is None else held))

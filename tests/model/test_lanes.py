@@ -1,0 +1,98 @@
+"""Work side by side: in order, bounded, and with every core given out once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from model.lanes import Lanes, ahead
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_results_come_in_the_order_of_the_tasks_though_they_end_in_another():
+    second = threading.Event()
+
+    def work(task):
+        if task == 0:
+            assert second.wait(60), "the second task is worked on beside the first"
+        else:
+            second.set()
+        return -task
+
+    with ThreadPoolExecutor(2) as executor:
+        assert list(ahead(range(20), work, executor, 4)) == [(k, -k) for k in range(20)]
+
+
+def test_no_more_is_taken_than_may_be_held():
+    taken = []
+
+    def tasks():
+        for k in range(10):
+            taken.append(k)
+            yield k
+
+    with ThreadPoolExecutor(2) as executor:
+        results = ahead(tasks(), lambda k: k, executor, 3)
+        assert next(results) == (0, 0)
+        assert taken == [0, 1, 2]
+        assert next(results) == (1, 1)
+        assert taken == [0, 1, 2, 3]
+
+
+def test_an_error_comes_in_its_place_and_ends_the_rest():
+    def work(task):
+        if task == 2:
+            raise ValueError("bad")
+        return task
+
+    with ThreadPoolExecutor(1) as executor:
+        results = ahead(range(100), work, executor, 4)
+        assert [next(results), next(results)] == [(0, 0), (1, 1)]
+        with pytest.raises(ValueError, match="bad"):
+            next(results)
+
+
+def test_the_lanes_of_a_cpu_share_out_its_threads_and_give_them_back(four_threads):
+    meeting = threading.Barrier(4)
+
+    def work(task):
+        meeting.wait(60)
+        return torch.get_num_threads()
+
+    with Lanes(CPU) as lanes:
+        assert lanes.count == 4
+        assert torch.get_num_threads() == 1
+        assert [found for _, found in lanes.map(work, range(8))] == [1] * 8
+    assert torch.get_num_threads() == 4
+
+
+def test_a_few_lanes_have_several_threads_each(four_threads):
+    torch.set_num_threads(9)
+    with Lanes(CPU) as lanes:
+        assert lanes.count == 4
+        assert [found for _, found in lanes.map(lambda task: torch.get_num_threads(), range(3))] == [2] * 3
+    assert torch.get_num_threads() == 9
+
+
+def test_another_device_works_in_the_thread_that_asks_and_not_ahead():
+    taken = []
+
+    def tasks():
+        for k in range(3):
+            taken.append(k)
+            yield k
+
+    with Lanes(torch.device("meta")) as lanes:
+        results = lanes.map(lambda task: threading.current_thread(), tasks())
+        assert next(results) == (0, threading.current_thread())
+        assert taken == [0]
