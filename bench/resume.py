@@ -44,9 +44,10 @@ class _Counting(Predictor):
 
     def scores(self, batch: PatchBatch) -> Tensor:
         found = super().scores(batch)
-        self._counted.value += batch.count
-        if self._last is not None and self._counted.value >= self._last:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self._counted.get_lock():
+            self._counted.value += batch.count
+            if self._last is not None and self._counted.value >= self._last:
+                os.kill(os.getpid(), signal.SIGKILL)
         return found
 
 

@@ -17,6 +17,7 @@ def a_case(**changes: object) -> dict[str, object]:
         "start_up": 5.0,
         "engine": {"wall": [12.0, 11.0, 30.0], "cpu": [20.0, 20.0, 20.0]},
         "forward_only": {"wall": [8.0, 8.0, 9.0], "cpu": [16.0, 16.0, 16.0]},
+        "forward_split": {"wall": [10.0, 10.0, 9.0], "cpu": [16.0, 16.0, 16.0]},
         "decode_only": {"wall": [2.0, 2.0, 1.0], "cpu": [4.0, 4.0, 4.0], "pixels": 64},
         "stages": {"compute": [9.0, 10.0, 11.0]},
         "accelerator": {"wall": [3.0], "busy": [0.91], "seconds_per_patch": [0.5]},
@@ -34,6 +35,7 @@ def test_the_floor_divides_medians() -> None:
 def test_the_accelerator_has_a_table_only_where_it_ran() -> None:
     idle = {"wall": [], "busy": [], "seconds_per_patch": []}
     assert "| tiny-fcn | 500 | 3 | 0.91 |" in floor.table([a_case()])
+    assert "| tiny-fcn | 1.5 | 1.2 | 1.25; 1 | 1.2 |" in floor.table([a_case()])
     assert "accelerator" not in floor.table([a_case(accelerator=idle)])
 
 

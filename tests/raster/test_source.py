@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import raster.source
 from foveate.errors import ImageDamaged, ImageUnreadable
 from raster.array import ArrayImage
 from raster.geometry import Region
@@ -182,3 +183,23 @@ def test_the_reach_of_a_region_holds_whatever_is_read_for_it(scale, origin, once
     source.release({}, source.reach(plane, region, once=once))
     read(plane, region)
     assert image.read_pixels == decoded
+
+
+@pytest.mark.parametrize("scale", [1.5, 9.0, 64.0, 100.0])
+def test_no_more_is_resampled_than_what_may_see_the_image(monkeypatch, scale):
+    pixels, made = noise(600, 620), []
+
+    def counted(values, origin, box, size):
+        made.append(size.area)
+        return resample(values, origin, box, size)
+
+    monkeypatch.setattr(raster.source, "resample", counted)
+    plane = Plane((scale, scale), (-130.0, -70.0))
+    sample = open_source(ArrayImage.of([pixels])).read(plane, Region(-50, -50, 1000, 1000))
+    inside = 600 * 620 / scale**2
+    # Values and validity each: fewer pixels than the image has, halved planes and all.
+    assert sum(made) <= 2 * 600 * 620
+    assert sample.values.shape == (1000, 1000, 3)
+    assert (sample.values[0] == FILL).all()
+    assert sample.valid is not None
+    assert sample.valid.sum() == pytest.approx(inside, rel=0.02)
