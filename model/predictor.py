@@ -129,7 +129,7 @@ class Predictor:
             at_once = min(self._at_once or len(batch.pixels), len(batch.pixels))
             try:
                 # Only where shapes cost nothing are patches left out that merely fill up the batch.
-                end = batch.count if self.device.type == "cpu" else len(batch.pixels)
+                end = len(batch.pixels) if self.tries_batches else batch.count
                 starts = range(0, batch.count, at_once)
                 goes = [self._go(batch, slice(start, min(start + at_once, end))) for start in starts]
                 return torch.cat(goes)[: batch.count]
