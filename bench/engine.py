@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import worker.compute
+import worker.commits
 import worker.pipeline
 from bench.needed import needed
 from bench.processes import Stopwatch
@@ -229,7 +229,7 @@ def _with(
         made.append(kind(load_bundle(spec.model), torch.device("cpu")))
         return made[0]
 
-    with patch.object(worker.pipeline, "warm_predictor", warm), patch.object(worker.compute, "finish", _finish):
+    with patch.object(worker.pipeline, "warm_predictor", warm), patch.object(worker.commits, "finish", _finish):
         result = run(image, bundle, out, options)
     return made[0], result
 

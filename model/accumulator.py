@@ -34,21 +34,26 @@ def stitching_window(patch: int, overlap_px: int, device: torch.device | None = 
     return (from_edge / max(overlap_px, 1)).clamp(max=1.0)
 
 
-def interpolated(values: Tensor, axis: int, start: float, end: float, step: float) -> Tensor:
-    """`values` at the centres of the pixels `start` to `end` of a finer grid, along one axis, linearly.
+def enlarged(values_KHW: Tensor, scale: int, rows: range, columns: range) -> Tensor:
+    """(K, rows, columns): part of `values_KHW` with every pixel as a square of `scale`, linear between their centres.
 
-    The finer grid begins where `values` begins; its pixels are `step` (at most 1) of theirs a side.
+    `rows` and `columns` count the pixels of the whole enlarged array, and lie inside it.
     """
-    if step == 1 and start == int(start):
-        return values.narrow(axis, int(start), int(end - start))
-    count, length = round(end - start), values.shape[axis]
-    place = (torch.arange(count, dtype=torch.float64, device=values.device) + start + 0.5) * step - 0.5
-    place = place.clamp(0, length - 1)
-    first = place.floor().long()
-    second = (first + 1).clamp(max=length - 1)
-    t = (place - first).float()
-    t = t[:, None] if axis == values.ndim - 2 else t[None, :]
-    return torch.lerp(values.index_select(axis, first), values.index_select(axis, second), t)
+    if scale == 1:
+        return values_KHW[:, rows.start : rows.stop, columns.start : columns.stop]
+    _, height, width = values_KHW.shape
+    top, bottom = _sources(rows, scale, height)
+    left, right = _sources(columns, scale, width)
+    part_1KHW = values_KHW[None, :, top:bottom, left:right]
+    size = ((bottom - top) * scale, (right - left) * scale)
+    wide_KRC = torch.nn.functional.interpolate(part_1KHW, size=size, mode="bilinear", align_corners=False)[0]
+    y, x = top * scale, left * scale
+    return wide_KRC[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+
+
+def _sources(places: range, scale: int, length: int) -> tuple[int, int]:
+    """The pixels, of `length`, that these places of the enlarged ones lie between: from, and up to."""
+    return max(0, (places.start - scale // 2) // scale), min(length, (places.stop - 1 + scale // 2) // scale + 1)
 
 
 class Accumulator:
@@ -89,12 +94,11 @@ class Accumulator:
         y0, y1 = max(0, y), min(height, y + self._patch * scale)
         if x0 >= x1 or y0 >= y1:
             return
-        wide_KPW = interpolated(score_KPP, 2, x0 - x, x1 - x, 1 / scale)
         for top in range(y0, y1, _STRIP_ROWS):
             end = min(top + _STRIP_ROWS, y1)
             weight = line[top - y : end - y, None] * line[None, x0 - x : x1 - x]
             target = self._sums_KHW[:, top:end, x0:x1]
-            target[:-1].addcmul_(interpolated(wide_KPW, 1, top - y, end - y, 1 / scale), weight)
+            target[:-1].addcmul_(enlarged(score_KPP, scale, range(top - y, end - y), range(x0 - x, x1 - x)), weight)
             target[-1] += weight
 
     def part(self, region: Region) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.accumulator import interpolated
+from model.accumulator import enlarged
 from model.chooser import Candidate, Chooser
 from model.tree import Node, Tree
 
@@ -138,9 +138,8 @@ def handed_down(tree: Tree, parent: Node, child: Node, scores_KPP: Tensor) -> Te
     """(K, P, P): the parent's scores over the child's window, at the child's resolution."""
     outer, inner = tree.window(parent), tree.window(child)
     coarse, fine = tree.scales[parent.level], tree.scales[child.level]
-    x, y = (inner.x - outer.x) / fine, (inner.y - outer.y) / fine
-    rows = interpolated(scores_KPP, 1, y, y + tree.patch, fine / coarse)
-    return interpolated(rows, 2, x, x + tree.patch, fine / coarse)
+    x, y = (inner.x - outer.x) // fine, (inner.y - outer.y) // fine
+    return enlarged(scores_KPP, coarse // fine, range(y, y + tree.patch), range(x, x + tree.patch))
 
 
 def fused_down(tree: Tree, parent: Node, child: Node, above_KPP: Tensor, own_KPP: Tensor) -> tuple[Tensor, Tensor]:

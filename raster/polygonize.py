@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from foveate.schema import NODATA
 from raster.edges import END, START, Edges, Table, Y, edges_of
-from raster.rings import Outline, outline
+from raster.rings import Outline, Ring, corners_of, outline, pinches, simple_rings
 from raster.walks import Indices, walks
 
 _MOST_PIXELS, _MOST_EDGES = 1 << 22, 1 << 17
@@ -72,12 +72,13 @@ class _Walk:
     """A walk that is open at both ends, and the holes on its right; both grow with the strips.
 
     `parts` are tables of edges and the walks that it took in, in order; areas are in pixels, a hole's is negative.
+    `holes` are rings.
     """
 
     value: int
     area: int
     parts: list["Table | _Walk"]
-    holes: list[Table] = field(default_factory=list)
+    holes: list[Ring] = field(default_factory=list)
     holes_area: int = 0
 
     def tables(self) -> Iterator[Table]:
@@ -133,6 +134,8 @@ class _Strip:
         self._walks = walks(following)
         order, starts = self._walks.order, self._walks.starts
         self._table = edges.table[np.maximum(order - self._known, 0)]
+        self._corners = corners_of(self._table)
+        self._touching = np.add.reduceat(pinches(self._table), starts[:-1]) > 1
         self._mixed = np.minimum.reduceat(order, starts[:-1]) < self._known
         own = np.concatenate([np.array([walk.area for walk in before.walks], np.int64), edges.areas])
         self._areas = np.add.reduceat(own[order], starts[:-1])
@@ -147,7 +150,7 @@ class _Strip:
         pixels = self._areas[ends] + inside.areas[ends]
         kept = pixels >= minimum
         found = [
-            outline(self._value(end), count, [self._ring(end), *inside.tables(end)])
+            outline(self._value(end), count, [*self._rings(end), *inside.holes(end)])
             for end, count in zip(ends[kept].tolist(), pixels[kept].tolist(), strict=True)
         ]
         return self._open_after(np.flatnonzero(~closed), inside), found
@@ -208,16 +211,18 @@ class _Strip:
                 held.setdefault(int(owner[chain]), []).append(walk)
                 areas[owner[chain]] += walk.holes_area
         order = np.argsort(owner[holes], kind="stable")
-        return _Inside(areas, held, holes[order], owner[holes][order], self._ring)
+        return _Inside(areas, held, holes[order], owner[holes][order], self._rings)
 
-    def _ring(self, chain: int) -> Table:
-        """The edges of a closed chain; the first is the highest, and of these the leftmost."""
-        start, end = self._walks.starts[chain : chain + 2]
-        if not self._mixed[chain]:
-            return self._table[start:end].copy()
-        table = np.concatenate(list(self._walk(chain).tables()))
-        first = np.lexsort((np.minimum(table[:, START], table[:, END]), table[:, Y]))[0]
-        return np.roll(table, -first, axis=0)
+    def _rings(self, chain: int) -> list[Ring]:
+        """A closed chain: one ring, unless it touches itself."""
+        start, end = self._walks.starts[chain : chain + 2].tolist()
+        if self._mixed[chain]:
+            table = np.concatenate(list(self._walk(chain).tables()))
+            first = np.lexsort((np.minimum(table[:, START], table[:, END]), table[:, Y]))[0]
+            return simple_rings(np.roll(table, -first, axis=0))
+        if self._touching[chain]:
+            return simple_rings(self._table[start:end])
+        return [self._corners[2 * start : 2 * end].copy()]
 
     def _walk(self, chain: int) -> _Walk:
         """The chain as a walk, without its holes."""
@@ -245,7 +250,7 @@ class _Strip:
         grown: list[_Walk] = []
         for chain, node, alone in zip(chains.tolist(), first.tolist(), (first == final).tolist(), strict=True):
             walk = self._before.walks[node] if alone and node < self._known else self._walk(chain)
-            walk.holes, walk.holes_area = inside.tables(chain), int(inside.areas[chain])
+            walk.holes, walk.holes_area = inside.holes(chain), int(inside.areas[chain])
             grown.append(walk)
         heads = np.concatenate([self._before.heads, self._edges.table[:, START]])
         tails = np.concatenate([self._before.tails, self._edges.table[:, END]])
@@ -254,23 +259,24 @@ class _Strip:
 
 @dataclass(frozen=True)
 class _Inside:
-    """The holes of each chain: `areas` (chains,), their sum; `held` by walks from before; and the strip's rings.
+    """The holes of each chain: `areas` (chains,), their sum; `held` by walks from before; and those of the strip.
 
-    `rings` are chains, in the order of their `owners`.
+    These are closed `chains`, in the order of their `owners`; `rings` makes rings of one.
     """
 
     areas: Indices
     held: dict[int, list[_Walk]]
-    rings: Indices
+    chains: Indices
     owners: Indices
-    ring: Callable[[int], Table]
+    rings: Callable[[int], list[Ring]]
 
-    def tables(self, chain: int) -> list[Table]:
+    def holes(self, chain: int) -> list[Ring]:
         """The holes of one chain. The longest list that was held is continued, not copied."""
         held = sorted(self.held.get(chain, ()), key=lambda walk: -len(walk.holes))
-        tables = held[0].holes if held else []
+        found = held[0].holes if held else []
         for walk in held[1:]:
-            tables += walk.holes
+            found += walk.holes
         first, end = np.searchsorted(self.owners, (chain, chain + 1))
-        tables += map(self.ring, self.rings[first:end].tolist())
-        return tables
+        for hole in self.chains[first:end].tolist():
+            found += self.rings(hole)
+        return found

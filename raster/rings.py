@@ -32,23 +32,34 @@ class Outline:
         return shapely.Polygon(self.rings[0], self.rings[1:])
 
 
-def outline(value: int, pixels: int, tables: list[Table]) -> Outline:
-    """The component whose walks are `tables`, the outside first; each begins with its highest, leftmost edge."""
-    outside, *holes = _simple(tables[0])
-    for table in tables[1:]:
-        holes += _simple(table)
+def outline(value: int, pixels: int, rings: list[Ring]) -> Outline:
+    """The component with these rings: those of its outside, which comes first, and of its holes in any order."""
+    outside, *holes = rings
     holes.sort(key=lambda ring: (int(ring[0, 1]), int(ring[0, 0])))
     return Outline(value, pixels, [outside, *holes])
 
 
-def _simple(table: Table) -> list[Ring]:
-    """The walk as rings that pass every corner once: of an outside what it encloses by touching itself is a hole."""
+def corners_of(table: Table) -> Ring:
+    """The corners (2n, 2) of a walk's n edges."""
     corners = np.empty((2 * len(table), 2), np.int32)
     corners[0::2, 0], corners[1::2, 0] = table[:, START], table[:, END]
     corners[0::2, 1] = corners[1::2, 1] = table[:, Y]
+    return corners
+
+
+def pinches(table: Table) -> NDArray[np.int32]:
+    """(n,): at how many ends of each edge it turns at a corner at which regions meet crosswise."""
     flags = table[:, PINCHED]
-    if np.count_nonzero(flags) + np.count_nonzero(flags == START_PINCHED | END_PINCHED) < 2:
-        return [corners]
+    found: NDArray[np.int32] = (flags & START_PINCHED > 0).astype(np.int32) + (flags & END_PINCHED > 0)
+    return found
+
+
+def simple_rings(table: Table) -> list[Ring]:
+    """A closed walk as rings that pass every corner once: of an outside what it encloses by touching itself is a hole.
+
+    It begins with its highest, leftmost edge, and so do the rings, the outside first.
+    """
+    corners, flags = corners_of(table), table[:, PINCHED]
     pinched = np.empty(len(corners), bool)
     pinched[0::2], pinched[1::2] = flags & START_PINCHED > 0, flags & END_PINCHED > 0
     places = np.flatnonzero(pinched)

@@ -22,8 +22,9 @@ from model.tree import Node, Tree
 from raster.geometry import Region
 from raster.grid import Block
 from worker.batches import Shot, in_groups
-from worker.canvas import Canvas, RootRow, Tally
-from worker.compute import AHEAD, BlockWork, Computed, Left, Patches
+from worker.canvas import BlockRecord, Canvas, RootRow
+from worker.commits import Left
+from worker.compute import AHEAD, BlockWork, Computed, Patches
 from worker.job import Job, threads
 from worker.plan import Plan
 from worker.preview import write_preview
@@ -45,20 +46,17 @@ class RefinedWork(BlockWork):
         self._tree = tree
         self._leaf = plan.choice.copy()
         self._row: tuple[int, dict[Node, NDArray[np.float16]]] = (-1, {})
-        self._previewed = 0.0
+        self._previewed, self._roots_decoded = 0.0, 0
         super().__init__(job, plan, canvas, predictor, known_damage)
 
     def _computed(self) -> Computed:
-        plan = tree_plan(self._tree, self._leaf, self._plan.reason)
-        return replace(super()._computed(), plan=plan, previewed=self._previewed)
+        plan, found = tree_plan(self._tree, self._leaf, self._plan.reason), super()._computed()
+        decoded = found.pixels_decoded + self._roots_decoded
+        return replace(found, plan=plan, previewed=self._previewed, pixels_decoded=decoded)
 
-    def _take_up(self) -> None:
-        super()._take_up()
-        for block in self._done:
-            record = self._canvas.block(block)
-            assert record is not None, "it was there a moment ago"
-            assert record.leaf is not None, "refined coverage keeps every block's leaves"
-            self._leaf[self._cells(block)] = record.leaf
+    def _take_up(self, block: Block, record: BlockRecord) -> None:
+        assert record.leaf is not None, "refined coverage keeps every block's leaves"
+        self._leaf[self._cells(block)] = record.leaf
 
     def _blocks(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> Iterator[Left]:
         self._coarse_pass(readers, lanes, pulse)
@@ -69,12 +67,12 @@ class RefinedWork(BlockWork):
 
         def step() -> None:
             with lock:
-                pulse(_COARSE + (1 - _COARSE) * len(self._done) / len(blocks))
+                pulse(_COARSE + (1 - _COARSE) * len(self._commits.done) / len(blocks))
 
-        todo = ((block, list(self._roots(block))) for block in blocks if block not in self._done)
+        todo = ((block, list(self._roots(block))) for block in blocks if block not in self._commits.done)
         for (block, _), found in lanes.map(lambda task: self._refined(*task, readers, step), todo, held=1):
             self._keep(block, *found)
-            yield self._leave(block)
+            yield self._leave(block, self._leaf[self._cells(block)].copy())
 
     def _coarse_pass(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> None:
         """Forward the roots that the canvas lacks, and commit them row by row."""
@@ -86,7 +84,7 @@ class RefinedWork(BlockWork):
                 found = self._coarse_row(row, readers, lanes, lambda done=done: pulse(done))  # type: ignore[misc]
                 self._canvas.commit_roots(row, found)
             self._note_damage(found.damaged)
-            self._count(Tally(), found.pixels_decoded)
+            self._roots_decoded += found.pixels_decoded
         self._damaged = set()
 
     def _coarse_row(self, row: int, readers: Executor, lanes: Lanes, pulse: Callable[[], None]) -> RootRow:
@@ -165,9 +163,6 @@ class RefinedWork(BlockWork):
                 scores = self._row[1].get(Node(self._tree.top, row, column))
                 if scores is not None:
                     yield Node(self._tree.top, row, column), scores
-
-    def _leaf_of(self, block: Block) -> NDArray[np.int8]:
-        return self._leaf[self._cells(block)].copy()
 
     def _cells(self, block: Block) -> tuple[slice, slice]:
         top = self._tree.top

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from model.accumulator import Accumulator, Taps, finish, stitching_window
+from model.accumulator import Accumulator, Taps, enlarged, finish, stitching_window
 from model.device import Ferry
 from raster.geometry import Region, Size
 
@@ -94,3 +94,25 @@ def test_sixteen_fold_overlap_agrees_with_float64():
         wanted[:2, y : y + 8, x : x + 8] += patch * weight
         wanted[2, y : y + 8, x : x + 8] += weight
     assert np.abs(sums.part(Region(0, 0, 22, 22)) - wanted).max() < 1e-5
+
+
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.integers(1, 8), st.data(),
+)  # fmt: skip
+def test_enlarging_a_part_is_the_part_of_the_enlarged(height, width, scale, data):
+    values = np.random.default_rng(height * 100 + width).random((2, height, width), np.float32)
+    rows, columns = (
+        range(*sorted(data.draw(st.tuples(st.integers(0, length * scale - 1), st.integers(1, length * scale)))))
+        for length in (height, width)
+    )
+    assume(len(rows) and len(columns))
+    got = enlarged(torch.from_numpy(values), scale, rows, columns).numpy()
+    wanted = values
+    for axis, places in ((1, rows), (2, columns)):
+        length = values.shape[axis]
+        place = np.clip((np.array(places) + 0.5) / scale - 0.5, 0, length - 1)
+        first = np.floor(place).astype(int)
+        t = (place - first).reshape((-1, 1) if axis == 1 else (1, -1))
+        second = np.minimum(first + 1, length - 1)
+        wanted = wanted.take(first, axis) * (1 - t) + wanted.take(second, axis) * t
+    np.testing.assert_allclose(got, wanted, atol=1e-6)

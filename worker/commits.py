@@ -1,0 +1,254 @@
+"""From a block's open sums to committed labels; seams are closed as soon as their blocks are there."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.errors import CoverageHole
+from foveate.schema import NODATA
+from model.accumulator import LABELS, PROBABILITIES, UNCERTAINTY, Accumulator, Layers, OpenSums, Taps, finish
+from model.device import Ferry, Landing
+from raster.geometry import Region
+from raster.grid import Block
+from worker.canvas import BlockRecord, Canvas, Tally
+from worker.job import Job
+from worker.placement import Piece
+from worker.plan import BACKGROUND, EXAMINED, Plan
+
+
+@dataclass(frozen=True)
+class _Finishing:
+    """Layers of a piece on their way from the device; None: nobody examined any of it."""
+
+    piece: Piece
+    landing: Landing | None
+    with_data: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Left:
+    """A block whose patches are all forwarded: its open sums (None: it has none), and the damage that it met.
+
+    `leaf`, of refined coverage: the level of the node that owns each cell of the block.
+    """
+
+    block: Block
+    sums: Accumulator | None
+    damaged: frozenset[Region]
+    leaf: NDArray[np.int8] | None = None
+
+
+class Commits:
+    """What one job has committed to its canvas, and how more gets there. For one thread at a time.
+
+    Changes over time: `done`, the committed blocks; of these and the seams between them `tally`, `pixels_decoded`, and
+    `damaged`, the level-0 regions of damage, which begins with what was known before.
+    """
+
+    def __init__(self, job: Job, plan: Plan, canvas: Canvas, ferry: Ferry, known_damage: frozenset[Region]) -> None:
+        self._job, self._plan, self._canvas, self._ferry = job, plan, canvas, ferry
+        self._values = np.array([card.value for card in job.card.classes], np.uint8)
+        self._extras = tuple(sorted(set(job.options.outputs)))
+        self.done: set[Block] = set()
+        self.tally, self.pixels_decoded, self.damaged = Tally(), 0, known_damage
+        self._closed: set[str] = set()
+        self._rows_done = 0
+
+    def take_up(self, take: Callable[[Block, BlockRecord], None]) -> None:
+        """What the canvas holds already goes to `take`; seams that were cut off before they closed are closed."""
+        for block in self._job.placement.blocks:
+            record = self._canvas.block(block)
+            if record is not None:
+                self._note(block, record)
+                take(block, record)
+        for piece in self._job.placement.pieces():
+            seam = self._canvas.seam(piece) if len(piece.owners) > 1 else None
+            if seam is not None:
+                self._closed.add(piece.name)
+                self.tally += seam[1]
+        for block in sorted(self.done, key=lambda block: (block.row, block.column)):
+            self._close_seams(block)
+
+    def move_here(self) -> None:
+        """To be called in the thread that commits from now on."""
+        self._ferry = self._ferry.another()
+
+    def hand_on(self, take: Callable[[int, frozenset[Region]], None]) -> None:
+        """Rows of blocks that are done, with all before them and the seams between, go to `take`, once each."""
+        blocks = self._job.placement.blocks
+        columns = range(len(blocks.column_spans))
+        while self._rows_done < len(blocks.row_spans):
+            if not all(blocks.at(self._rows_done, column) in self.done for column in columns):
+                return
+            take(self._rows_done, self.damaged)
+            self._rows_done += 1
+
+    def commit(self, left: Left) -> None:
+        """What the block came to: its own labels, and its share of the seams around it; then seams that waited for it.
+
+        Everything goes down from the device before anything is waited for.
+        """
+        block, corner = left.block, self._job.placement.support(left.block)
+        own: list[_Finishing] = []
+        shared: dict[str, Landing] = {}
+        for piece in self._job.placement.pieces_of(block):
+            part = self._job.placement.region_w(piece).intersection(corner)
+            open_sums = None if left.sums is None else left.sums.there(part.shifted(-corner.x, -corner.y))
+            if len(piece.owners) == 1:
+                own.append(self._finishing(piece, open_sums))
+            elif open_sums is not None:
+                shared[piece.name] = self._ferry.down({piece.name: open_sums})
+        pieces: dict[str, Layers] = {}
+        tally = Tally()
+        for finishing in own:
+            pieces[finishing.piece.name], counted = self._checked(finishing)
+            tally += counted
+        sums = {name: landing.arrays()[name] for name, landing in shared.items()}
+        record = BlockRecord(pieces, left.damaged, tally, self._job.source.take_pixels_decoded(), left.leaf)
+        self._canvas.commit_block(block, record, sums)
+        self._note(block, record)
+        self._close_seams(block)
+
+    def _note(self, block: Block, record: BlockRecord) -> None:
+        self.tally += record.tally
+        self.pixels_decoded += record.pixels_decoded
+        self.damaged |= record.damaged
+        self.done.add(block)
+
+    def _close_seams(self, block: Block) -> None:
+        placement = self._job.placement
+        for piece in placement.pieces_of(block):
+            owners = [placement.blocks.at(*owner) for owner in piece.owners]
+            ready = len(owners) > 1 and all(owner in self.done for owner in owners)
+            if ready and piece.name not in self._closed:
+                layers, tally = self._checked(self._finishing(piece, self._added(piece, owners)))
+                self._canvas.commit_seam(piece, layers, tally)
+                self.tally += tally
+                self._closed.add(piece.name)
+        for neighbour in self._around(block):
+            if all(len(piece.owners) == 1 or piece.name in self._closed for piece in placement.pieces_of(neighbour)):
+                self._canvas.drop_sums(neighbour)
+
+    def _around(self, block: Block) -> Iterator[Block]:
+        blocks = self._job.placement.blocks
+        for row in range(max(0, block.row - 1), min(block.row + 2, len(blocks.row_spans))):
+            for column in range(max(0, block.column - 1), min(block.column + 2, len(blocks.column_spans))):
+                yield blocks.at(row, column)
+
+    def _added(self, piece: Piece, owners: list[Block]) -> NDArray[np.float32] | None:
+        """The owners' sums over the seam, added in lattice order; None: nobody examined anything there."""
+        placement = self._job.placement
+        region = placement.region_w(piece)
+        total: NDArray[np.float32] | None = None
+        for owner in owners:
+            sums = self._canvas.sums(owner, piece.name)
+            if sums is None:
+                continue
+            if total is None:
+                total = np.zeros((sums.shape[0], *region.size.shape), np.float32)
+            rows, columns = region.intersection(placement.support(owner)).slices(region.x, region.y)
+            total[:, rows, columns] += sums
+        return total
+
+    def _finishing(self, piece: Piece, sums: OpenSums | None) -> _Finishing:
+        """The layers of a piece from the sums over its working region."""
+        job, placement = self._job, self._job.placement
+        valid = job.source.read_valid(placement.piece_l0(piece))
+        landing = None
+        if sums is not None:
+            region = placement.region_w(piece)
+            layers = finish(
+                sums,
+                _shifted(placement.y.taps(piece.rows.start_m, piece.rows.end_m), region.y),
+                _shifted(placement.x.taps(piece.columns.start_m, piece.columns.end_m), region.x),
+                valid=valid,
+                downsample=placement.x.downsample,
+                values=self._values,
+                nodata=NODATA,
+                ferry=self._ferry,
+                extras=self._extras,
+                shown=self._shown(region),
+            )
+            landing = self._ferry.down(layers)
+        return _Finishing(piece, landing, _any_in_squares(valid, placement.x.downsample))
+
+    def _checked(self, finishing: _Finishing) -> tuple[Layers, Tally]:
+        """The layers of a piece once they are here, without holes, and their tally."""
+        piece, with_data = finishing.piece, finishing.with_data
+        if finishing.landing is None:
+            layers = _nothing(piece.region_m.size.shape, len(self._values), self._extras)
+        else:
+            layers = finishing.landing.arrays()
+        labels = layers[LABELS]
+        unexamined = (labels == NODATA) if with_data is None else (labels == NODATA) & with_data
+        missing = int(np.count_nonzero(unexamined))
+        if missing and not self._background(piece)[unexamined].all():
+            raise CoverageHole(
+                f"pixels of the mask's piece at {piece.region_m} have data and were not examined",
+                hint="this is a defect of Foveate: please report it with the manifest of the job",
+            )
+        count = labels.size if with_data is None else int(np.count_nonzero(with_data))
+        return layers, Tally(count, count - missing, missing)
+
+    def _shown(self, region_w: Region) -> NDArray[np.float32] | None:
+        """1 where the window of an examined cell lies: a coarse leaf shows more than what is to be examined."""
+        if self._job.tree is None:
+            return None
+        cells = self._job.cells
+        columns, rows = cells.cells_touching(region_w)
+        reason = self._plan.reason[rows.start : rows.stop, columns.start : columns.stop]
+        if not (reason == BACKGROUND).any():
+            return None
+        shown = np.zeros(region_w.size.shape, np.float32)
+        for r, c in np.argwhere(reason == EXAMINED).tolist():
+            window = cells.window(columns.start + c, rows.start + r).intersection(region_w)
+            shown[window.slices(region_w.x, region_w.y)] = 1
+        return shown
+
+    def _background(self, piece: Piece) -> NDArray[np.bool_]:
+        """(rows, columns) of the piece: whether the first or last pixel's own cell was skipped as background."""
+        lattice = self._job.cells
+        rows = _own_cells(
+            self._job.placement.y.cell_ends(piece.rows.start_m, piece.rows.end_m), lattice.stride, lattice.rows
+        )
+        columns = _own_cells(
+            self._job.placement.x.cell_ends(piece.columns.start_m, piece.columns.end_m), lattice.stride, lattice.columns
+        )
+        skipped = self._plan.reason == BACKGROUND
+        found = np.zeros(piece.region_m.size.shape, bool)
+        for r in rows:
+            for c in columns:
+                found |= skipped[np.ix_(r, c)]
+        return found
+
+
+def _nothing(shape: tuple[int, int], classes: int, extras: Collection[str]) -> Layers:
+    """The layers of a piece that nobody examined."""
+    layers: Layers = {
+        LABELS: np.full(shape, NODATA, np.uint8),
+        UNCERTAINTY: np.full(shape, -1, np.int16),
+        PROBABILITIES: np.full((classes, *shape), np.nan, np.float16),
+    }
+    return {name: layer for name, layer in layers.items() if name == LABELS or name in extras}
+
+
+def _own_cells(ends_w: NDArray[np.int64], stride: int, count: int) -> NDArray[np.int64]:
+    return np.minimum(ends_w // stride, count - 1)
+
+
+def _shifted(taps: Taps, origin: int) -> Taps:
+    return Taps(taps.first - origin, taps.second - origin, taps.t)
+
+
+def _any_in_squares(valid: NDArray[np.bool_] | None, side: int) -> NDArray[np.bool_] | None:
+    """Whether any pixel of each square of `side` pixels is True; the last row and column may be cut."""
+    if valid is None or side == 1:
+        return valid
+    rows, columns = valid.shape
+    padded = np.pad(valid, ((0, -rows % side), (0, -columns % side)))
+    squares: NDArray[np.bool_] = np.any(
+        padded.reshape(padded.shape[0] // side, side, padded.shape[1] // side, side), axis=(1, 3)
+    )
+    return squares
