@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 
 from foveate.schema import NODATA, ClassCard
 from raster.aux_xml import aux_xml
@@ -65,7 +66,7 @@ class MaskWriter:
         """Place `labels`, uint8 (height, width), at `region` of the mask. Raises DiskFull."""
         if labels.shape != region.size.shape or not Region.of(self._size).contains(region):
             raise ValueError(f"labels {labels.shape} do not fit {region} in a mask of {self._size}")
-        counts = np.bincount(labels.ravel(), minlength=256)
+        counts = _histogram(labels)
         if counts[NODATA] == labels.size:
             return
         self._counts += counts
@@ -92,9 +93,14 @@ class MaskWriter:
     def _check(self, copy: Path, path: Path) -> None:
         found = np.zeros(256, dtype=np.int64)
         for tile in self._raster.tiles_of(copy):
-            found += np.bincount(tile.ravel(), minlength=256)
+            found += _histogram(tile)
         if not np.array_equal(found[:NODATA], self._counts[:NODATA]):
             raise disk_full(path, "pixels that were written are not in the file")
+
+
+def _histogram(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(256,): pixels of each value. Pillow counts bytes; numpy would make indices of eight bytes first."""
+    return np.array(Image.fromarray(labels).histogram(), np.int64)
 
 
 def write_foveation(
