@@ -46,8 +46,9 @@ class _Counting(Predictor):
         found = super().scores(batch)
         with self._counted.get_lock():
             self._counted.value += batch.count
-            if self._last is not None and self._counted.value >= self._last:
-                os.kill(os.getpid(), signal.SIGKILL)
+            over = self._last is not None and self._counted.value >= self._last
+        if over:  # not while the number is locked, or nobody could read it any more
+            os.kill(os.getpid(), signal.SIGKILL)
         return found
 
 
