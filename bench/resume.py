@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 import tempfile
-from multiprocessing.sharedctypes import Synchronized
+from ctypes import c_longlong
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from unittest.mock import patch
 
@@ -38,17 +39,17 @@ _MASK = "mask.tif"
 class _Counting(Predictor):
     """Counts patches in a number that outlives the process, which it kills when `last` of them are done."""
 
-    def __init__(self, bundle: Bundle, counted: "Synchronized[int]", last: int | None) -> None:
+    def __init__(self, bundle: Bundle, counted: c_longlong, last: int | None) -> None:
         super().__init__(bundle, torch.device("cpu"))
-        self._counted, self._last = counted, last
+        # A lock of this process alone: one that is shared would stay locked if the kill fell into it.
+        self._counted, self._last, self._lock = counted, last, Lock()
 
     def scores(self, batch: PatchBatch) -> Tensor:
         found = super().scores(batch)
-        with self._counted.get_lock():
+        with self._lock:
             self._counted.value += batch.count
-            over = self._last is not None and self._counted.value >= self._last
-        if over:  # not while the number is locked, or nobody could read it any more
-            os.kill(os.getpid(), signal.SIGKILL)
+            if self._last is not None and self._counted.value >= self._last:
+                os.kill(os.getpid(), signal.SIGKILL)
         return found
 
 
@@ -80,7 +81,7 @@ def measure_one(image: Path, bundle: Path, scratch: Path, options: dict[str, Any
 def forwards(image: Path, bundle: Path, out: Path, options: dict[str, Any], last: int | None) -> tuple[int, int]:
     """(patches forwarded, exit code) of a job in a process of its own that goes on from what lies beside `out`."""
     context = multiprocessing.get_context("spawn")
-    counted: Synchronized[int] = context.Value("q", 0)
+    counted = context.Value(c_longlong, 0, lock=False)
     process = context.Process(target=_counted_run, args=(image, bundle, out, options, counted, last))
     process.start()
     process.join()
@@ -89,7 +90,7 @@ def forwards(image: Path, bundle: Path, out: Path, options: dict[str, Any], last
 
 
 def _counted_run(
-    image: Path, bundle: Path, out: Path, options: dict[str, Any], counted: "Synchronized[int]", last: int | None
+    image: Path, bundle: Path, out: Path, options: dict[str, Any], counted: c_longlong, last: int | None
 ) -> None:
     def warm(spec: JobSpec) -> Predictor:
         return _Counting(load_bundle(spec.model), counted, last)
