@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.errors import DiskFull
 from foveate.schema import NODATA, SpacingInfo
 from model.accumulator import LABELS, PROBABILITIES, UNCERTAINTY, UNCERTAINTY_STEPS, Layers
 from raster.features import RegionsJob
@@ -87,16 +88,29 @@ class Assembly:
         """
         seen = zip(self._rows, self._known, strict=True)
         if any(_touched(self._job.placement, rows, damaged - known) for rows, known in seen):
-            self.__exit__(None, None, None)
-            self._known.clear()
-            self._begin()
-            self.hand_on(len(self._job.placement.blocks.row_spans), damaged)
+            self._again(damaged)
+        try:
+            return self._finished(plan, step)
+        except DiskFull:
+            # Or GDAL's cache of blocks, which all threads share, lost some under a reader's pressure (OSGeo/gdal#2015).
+            # Nobody reads any more; a disk that is full says so again.
+            self._again(damaged)
+            return self._finished(plan, step)
+
+    def _finished(self, plan: Plan, step: Callable[[], None]) -> RegionsSummary:
         last = self._thread.submit(self._files.finish, plan, self._picture)
         while not wait([last], timeout=1.0).done:
             step()
         for task in self._tasks:
             task.result()
         return last.result()
+
+    def _again(self, damaged: frozenset[Region]) -> None:
+        """Begin anew with all rows."""
+        self.__exit__(None, None, None)
+        self._known.clear()
+        self._begin()
+        self.hand_on(len(self._job.placement.blocks.row_spans), damaged)
 
     def _begin(self) -> None:
         self._files = _Files(self._job, self._canvas, self._out)

@@ -11,7 +11,10 @@ import rasterio
 import zarr
 from rio_cogeo.cogeo import cog_validate
 
+from foveate.errors import DiskFull
 from raster.uncertainty import mean_halved
+from raster.whole_file import disk_full
+from raster.write import MaskWriter
 from tests.bundles import make_bundle
 from tests.worker.computed import spec_for, write_image
 from tests.worker.test_compute import broken_tiles, noise
@@ -114,6 +117,28 @@ def test_damage_that_shows_after_its_rows_were_handed_on_makes_them_new(bundle, 
     assert made(spec)[1] == known
     assert len(begun) == 2
     assert not [path for path in spec.out.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("losses", "kind"), [(1, None), (2, DiskFull)])
+def test_a_mask_that_lost_pixels_is_written_once_more(bundle, tmp_path, monkeypatch, losses, kind):
+    image = write_image(tmp_path / "i.tif", noise(530, 611))
+    _, wanted = made(spec_for(image, bundle, tmp_path / "whole", block=3, outputs=list(BOTH)))
+    left = [disk_full(tmp_path, "pixels that were written are not in the file")] * losses
+    checked = MaskWriter._check
+
+    def lossy(self, copy, path):
+        if left:
+            raise left.pop()
+        checked(self, copy, path)
+
+    monkeypatch.setattr(MaskWriter, "_check", lossy)
+    spec = spec_for(image, bundle, tmp_path / "lossy", block=3, outputs=list(BOTH))
+    if kind is None:
+        assert made(spec)[1] == wanted
+    else:
+        with pytest.raises(kind):
+            run(spec, lambda stage, share: None, lambda: False)
+    assert not left
 
 
 def test_a_failing_vectoriser_fails_the_job(bundle, tmp_path, monkeypatch):
