@@ -111,7 +111,9 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
     bank = card.patch_size, tuple(card.fovs), options.overlap
     tree = None if coverage.kind == "dense" else make_tree(grid.size, *bank)
     lattice = make_lattice(grid.size, *bank) if tree is None else tree.roots
-    budget = _budget(spec, card, lattice, grid, options, refined=coverage.kind == "refined")
+    # Lanes refine blocks side by side; another device takes one block after the other, and likes large batches.
+    single = coverage.kind == "refined" and predictor.device.type == "cpu"
+    budget = _budget(spec, card, lattice, grid, options, single=single)
     roi = region_of_interest(info, options)
     placement = place(grid, lattice, roi, options.mask_downsample, budget.block, flat=spec.block is None)
     opened, damaged = _readable(ref, info, spec.canvas, report)
@@ -153,7 +155,7 @@ def region_of_interest(info: ImageInfo, options: SegmentOptions) -> Region:
 
 
 def _budget(
-    spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid, options: SegmentOptions, *, refined: bool
+    spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid, options: SegmentOptions, *, single: bool
 ) -> Budget:
     spare = int(spec.memory_gb * 1e9) - _BASE_BYTES
     # The open sums of a block and of the one that is being committed, parts of them that are being finished, and layers
@@ -170,8 +172,8 @@ def _budget(
             hint=f"grant more with --memory (at least {(_BASE_BYTES + bytes_per_cell / _BLOCK_SHARE) / 1e9 + 0.1:.1f})",
         )
     usual = min(fits, _MOST_CELLS, max(2, math.isqrt(lattice.rows * lattice.columns) // _BLOCKS_A_SIDE))
-    if refined:
-        usual = 1  # root by root: every lane holds the scores of all that it has looked at closer
+    if single:
+        usual = 1  # every lane holds the scores of all that it has looked at closer
     return Budget(int(spare * _CACHE_SHARE), spec.block or usual, int(spare * _AHEAD_SHARE))
 
 
