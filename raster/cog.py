@@ -19,7 +19,7 @@ from raster.georeference import Georeference
 from raster.overviews import TILE
 from raster.whole_file import disk_full, whole_file
 
-CACHE_BYTES = 64 * 2**20
+CACHE_BYTES = 48 * 2**20
 """GDAL's block cache while we write; its default is 5 % of the machine, per process."""
 
 _CLASSIC_LIMIT = 4_000_000_000

@@ -35,7 +35,7 @@ from raster.verdicts import Verdicts
 logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
 
 _DRIVERS = {Content.TIFF: "GTiff", Content.JPEG: "JPEG", Content.PNG: "PNG", Content.JP2: "JP2OpenJPEG"}
-_COMMON = {"GTIFF_IGNORE_READ_ERRORS": "NO", "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES", "GDAL_CACHEMAX": 2**27}
+_COMMON = {"GTIFF_IGNORE_READ_ERRORS": "NO", "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES", "GDAL_CACHEMAX": 48 * 2**20}
 """GDAL's block cache, in bytes, is one for the process; left alone it takes 5 % of the machine's memory."""
 _ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 _WITH_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE", "GDAL_PAM_ENABLED": "YES"}

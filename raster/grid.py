@@ -15,6 +15,8 @@ from raster.geometry import Region, Size
 
 _ROWS_OF_BLOCKS = 16
 """Of flat blocks: what comes after the last patch is about the assembling of one such row."""
+_CELLS_IN_A_ROW = 600
+"""Of flat blocks, where two rows of cells are fewer: memory holds the labels of one such row, however wide."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,13 @@ class Blocks:
 def cut_blocks(columns: range, rows: range, side: int, least: int, *, flat: bool = False) -> Blocks:
     """Cut a rectangle of cells into blocks of about `side` cells a side, none narrower than `least` where avoidable.
 
-    `flat`: blocks of as many cells but fewer rows, so that a row of them is a sixteenth of the whole where that fits.
+    `flat`: blocks of as many cells but fewer rows, so that a row of them is a sixteenth of the whole where that fits,
+    and no more than some hundred cells.
     """
-    high = min(side, max(least, -(-len(rows) // _ROWS_OF_BLOCKS))) if flat else side
+    high = side
+    if flat:
+        sixteenth, few = -(-len(rows) // _ROWS_OF_BLOCKS), max(2, _CELLS_IN_A_ROW // len(columns))
+        high = min(side, max(least, min(sixteenth, few)))
     return Blocks(_cut(columns, side * side // high, least), _cut(rows, high, least))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,13 +163,15 @@ class _Files:
     def take(self, rows: Span, damaged: frozenset[Region]) -> None:
         """Write one row of pieces, with what is damaged as no data, in every layer."""
         placement = self._job.placement
-        bands: dict[str, list[NDArray[Any]]] = {}
+        whole: Layers = {}
         for columns in placement.column_spans:
             piece = Piece(rows, columns)
             layers = layers_of(placement, self._canvas, piece)
             for name, layer in without(layers, piece, placement, damaged).items():
-                bands.setdefault(name, []).append(layer)
-        whole = {name: np.concatenate(parts, axis=-1) for name, parts in bands.items()}
+                if name not in whole:
+                    shape = (*layer.shape[:-1], placement.mask_size.width)
+                    whole[name] = np.empty(shape, layer.dtype)
+                whole[name][..., columns.start_m : columns.end_m] = layer
         area = Region(0, rows.start_m, placement.mask_size.width, rows.end_m - rows.start_m)
         self._regions.write(whole[LABELS])
         self._mask.write(area, whole[LABELS])

@@ -27,7 +27,7 @@ Report = Callable[[str, float], None]
 
 _BASE_BYTES = 1_100_000_000
 """Interpreter, torch, network and one batch's activations, measured on the shipped bundles."""
-_CACHE_SHARE, _BLOCK_SHARE, _AHEAD_SHARE = 0.2, 0.3, 0.2
+_CACHE_SHARE, _BLOCK_SHARE, _AHEAD_SHARE = 0.15, 0.3, 0.2
 _MOST_CELLS, _BLOCKS_A_SIDE = 6, 5
 """Of blocks, a side: what a crash may cost is a block or two, and a block more is a seam more."""
 

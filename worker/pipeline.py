@@ -18,6 +18,7 @@ from worker.assemble import Assembly
 from worker.canvas import Canvas
 from worker.compute import BlockWork
 from worker.counts import forwards, windows_of_tree
+from worker.heap import share_one_heap
 from worker.job import COMPUTED, CONVERTED, LOOKED, Job, Report, prepared
 from worker.look import Thumbnail, distribution, take_thumbnail
 from worker.manifest import manifest
@@ -40,6 +41,7 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
     `report` gets the stage and the share of the job that is done, often; `dismissed` is asked as often, and Dismissed
     is raised once it says so. Any FoveateError for bad input; nothing is published here: that is the caller's rename.
     """
+    share_one_heap()
     clock = _Clock()
     tell = _telling(report, dismissed)
     with contextlib.ExitStack() as stack:

@@ -76,3 +76,9 @@ def test_flat_blocks_have_as_many_cells_in_fewer_rows() -> None:
     assert {len(span) for span in flat.row_spans} == {2, 3}
     assert max(map(len, flat.column_spans)) * max(map(len, flat.row_spans)) <= 10 * 10
     assert [cell for span in flat.row_spans for cell in span] == list(range(43))
+
+
+def test_a_row_of_flat_blocks_holds_no_more_cells_in_a_wide_image_than_in_a_narrow_one() -> None:
+    narrow, wide = (cut_blocks(range(n), range(334), 6, 1, flat=True) for n in (100, 334))
+    assert [max(map(len, blocks.row_spans)) for blocks in (narrow, wide)] == [6, 2]
+    assert max(map(len, wide.column_spans)) * 2 <= 6 * 6
