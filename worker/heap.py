@@ -11,7 +11,7 @@ def share_one_heap() -> None:
     """Let threads that start from now on allocate from the process's one heap; elsewhere than on glibc, nothing.
 
     What one thread frees another then uses. With heaps of their own, readers, lanes and writers each keep what they
-    have freed: a tenth of the memory of a job, growing with the image (CHANGELOG has the figures).
+    have freed: a tenth of a job's memory, and more as the image grows.
     """
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

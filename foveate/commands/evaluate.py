@@ -31,6 +31,9 @@ def evaluate(
     store: Annotated[
         Path | None, typer.Option("--store", help="Bundle whose card takes the curve of adaptive coverage.")
     ] = None,
+    no_coverage: Annotated[
+        bool, typer.Option("--no-coverage", help="Leave the curves of adaptive coverage out: they take longest.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Score trained models on labelled images: tables, figures, foveation maps, and the paper's numbers beside ours."""
@@ -39,7 +42,14 @@ def evaluate(
     command = shlex.join(["foveate", *sys.argv[1:]])
     with show_progress("evaluate") as report:
         found = engine("model.evaluation.run:evaluate")(
-            config, out, overwrite=overwrite, device=device, command=command, store=store, report=report
+            config,
+            out,
+            overwrite=overwrite,
+            device=device,
+            command=command,
+            store=store,
+            coverage=not no_coverage,
+            report=report,
         )
     lines = [f"{name:24} mIoU {_percent(model['miou'])}" for name, model in found.scores["models"].items()]
     lines += [f"not finished: {name}" for name in found.missing]

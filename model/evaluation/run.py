@@ -65,13 +65,15 @@ def evaluate(
     device: str = "auto",
     command: str | None = None,
     store: Path | None = None,
+    coverage: bool = True,
     report: Report = lambda share, message: None,
 ) -> Evaluation:
     """Score what the file at `path` names (an experiment, a recipe, or bundles with data) and write `out`.
 
     `out` None: evaluation/NAME, the name of the experiment, the bundle or the file. Work lies in `out`.partial until it
     is complete; the same call goes on from there, image by image. Runs that are not finished are named and left out.
-    `store`: the bundle whose card takes the curve of adaptive coverage.
+    `store`: the bundle whose card takes the curve of adaptive coverage. Without `coverage` no curve is measured,
+    whatever the file asks.
     Raises OutputExists without `overwrite`; OptionInvalid where the file is wrong, nothing is finished, or labels and
     classes do not go together; image and bundle errors as they come.
     """
@@ -84,7 +86,7 @@ def evaluate(
             f"{path}: no run is finished ({', '.join(plan.missing)})", hint=f"Run `foveate train {path}` first."
         )
     _check(plan)
-    covered = subjects(plan) if plan.config.coverage else {}
+    covered = subjects(plan) if coverage and plan.config.coverage else {}
     if store is not None:
         _check_store(store, covered)
     tasks, chosen = _tasks(plan), choose_device(device)
@@ -111,8 +113,8 @@ def _check_store(store: Path, covered: dict[str, list[Entry]]) -> None:
     card = load_bundle(store).card
     if len(covered) != 1:
         raise OptionInvalid(
-            f"--store takes the curve of one network, and evaluate.coverage measures {', '.join(covered) or 'none'}",
-            hint="Set evaluate.coverage to true, or to a list of one name.",
+            f"--store takes the curve of one network, and {', '.join(covered) or 'none'} is to be measured",
+            hint="Set evaluate.coverage to true, or to a list of one name, and leave --no-coverage out.",
         )
     measured = next(iter(covered.values()))[0].card
     if (measured.fovs, measured.patch_size) != (card.fovs, card.patch_size):

@@ -124,3 +124,12 @@ def test_networks_without_a_tree_and_bundles_of_another_kind_are_refused(folder)
         run(folder, entries(folder), store=other)
     with pytest.raises(OptionInvalid, match="one network"):
         run(folder, entries(folder, coverage=False), store=other)
+    with pytest.raises(OptionInvalid, match="none is to be measured"):
+        run(folder, entries(folder), store=other, coverage=False)
+
+
+def test_a_curve_that_the_file_asks_for_can_be_left_out(folder):
+    found = run(folder, entries(folder), coverage=False)
+    assert list(found.scores["models"]) == ["mode"]
+    assert not found.scores["coverage"]
+    assert not (folder / "out" / "coverage-rgb.csv").exists()
