@@ -33,6 +33,7 @@ from raster.bands import fill_colour
 from raster.fit import fit
 from raster.geometry import Region, Size
 from raster.image import ImageRef, open_image
+from raster.regions import stand_by
 from raster.source import Plane, Source
 from worker.local import segment
 from worker.spec import JobSpec
@@ -42,12 +43,19 @@ _SQUARE = 128
 _CACHE_BYTES = 200_000_000
 _BATCH = 8
 """Patches that an accelerator takes at once."""
+_WAITING = 1.5
+"""Seconds between jobs."""
 _QUEUED = 2
 """Batches that an accelerator has under way before it makes the host wait."""
 
 
 def run(image: Path, bundle: Path, out: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """One dense job from its start to the published directory `out`, which is replaced: times and manifest."""
+    """One dense job from its start to the published directory `out`, which is replaced: times and manifest.
+
+    A process for the polygons stands by, as in an engine that waits for a job.
+    """
+    stand_by()
+    time.sleep(_WAITING)
     shutil.rmtree(out, ignore_errors=True)
     asked = SegmentOptions(**({"model": str(bundle), "coverage": "dense"} | options))
     machine = {"device": "cpu", "memory_gb": 2.0, "batch": None, "block": None}

@@ -41,6 +41,30 @@ class RegionsSummary(BaseModel):
     """Pixels of a class that are in no polygon, since their component is too small."""
 
 
+_standing_by: list["subprocess.Popen[bytes]"] = []
+"""At most one child that has no job yet."""
+
+
+def stand_by() -> None:
+    """Start the child of the next RegionsProcess now: it imports for most of a second. It ends with this process."""
+    if not _standing_by:
+        _standing_by.append(_start())
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-m", "raster.regions"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _child() -> "subprocess.Popen[bytes]":
+    """The one that stands by, unless it was killed meanwhile; else a new one."""
+    while _standing_by:
+        child = _standing_by.pop()
+        if child.poll() is None:
+            return child
+        child.communicate()  # closes what is left of it
+    return _start()
+
+
 class RegionsProcess:
     """`write_regions` in a child process that is fed row by row. A context manager, whose end is the child's.
 
@@ -49,9 +73,7 @@ class RegionsProcess:
 
     def __init__(self, job: RegionsJob) -> None:
         self._job = job
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "raster.regions"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._child = _child()
         self._send(job.model_dump_json().encode() + b"\n")
 
     def __enter__(self) -> Self:
@@ -209,8 +231,11 @@ def _strips(job: RegionsJob, pixels: IO[bytes]) -> Iterator[NDArray[np.uint8]]:
 
 
 def _main() -> int:
+    asked = sys.stdin.buffer.readline()
+    if not asked:
+        return 0  # it stood by, and was not needed
     try:
-        job = RegionsJob.model_validate_json(sys.stdin.buffer.readline())
+        job = RegionsJob.model_validate_json(asked)
         summary = write_regions(job, _strips(job, sys.stdin.buffer))
     except FoveateError as error:
         answer = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}

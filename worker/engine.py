@@ -34,6 +34,7 @@ __all__ = ["PIPELINE", "Ended", "Engine", "Pipeline", "Progress", "Ready"]
 
 PIPELINE = "worker.pipeline:run"
 _CHOOSE_DEVICE = "model.device:choose_device"
+_STAND_BY = "raster.regions:stand_by"
 Pipeline = Callable[[JobSpec, Callable[[str, float], None], Callable[[], bool]], object]
 """run(spec, report(stage, fraction), dismissed()): fills spec.out, or raises; asks `dismissed` between batches."""
 
@@ -255,7 +256,9 @@ def main(fd: int, parent: int, pipeline: str, device: str) -> None:
         answers.send(Ended(ErrorTriple.of(error)))
         return
     answers.send(Ready())
+    stand_by: Callable[[], None] = resolve(_STAND_BY)
     while True:
+        stand_by()  # while there is nothing else to do
         spec = orders.next_spec()
         answers.send(_attempt(run, spec, answers, orders))
 

@@ -13,6 +13,7 @@ from model.bundle import load_bundle
 from model.device import choose_device
 from model.predictor import Predictor
 from raster.geometry import Region
+from raster.regions import stand_by
 from raster.whole_file import write_json
 from worker.assemble import Assembly
 from worker.canvas import Canvas
@@ -42,6 +43,7 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
     is raised once it says so. Any FoveateError for bad input; nothing is published here: that is the caller's rename.
     """
     share_one_heap()
+    stand_by()  # it starts beside the loading of the network
     clock = _Clock()
     tell = _telling(report, dismissed)
     with contextlib.ExitStack() as stack:

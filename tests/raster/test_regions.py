@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import rasterio
 import shapely
@@ -24,7 +25,8 @@ from raster.features import RegionsJob
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.placement import EarthPlacement, on_earth
-from raster.regions import RegionsProcess, RegionsSummary, write_regions
+from raster.regions import RegionsProcess, RegionsSummary, stand_by, write_regions
+from tests.jobs.test_valkey import gone
 from tests.shared import DATA
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -212,6 +214,32 @@ def test_the_child_process_writes_the_same_bytes(tmp_path: Path, height: int) ->
     assert case.write_in_process(height) == summary
     assert case.job.out.read_bytes() == written
     assert [file.name for file in tmp_path.iterdir()] == ["regions.geojson"]
+
+
+def test_a_process_that_stood_by_takes_the_next_mask_and_another_takes_its_place_if_it_was_killed(
+    tmp_path: Path,
+) -> None:
+    case = case_of(tmp_path, blobs(Size(200, 100)))
+    children = psutil.Process().children
+    before = set(children())
+    stand_by()
+    stand_by()
+    (waiting,) = set(children()) - before
+    with RegionsProcess(case.job):
+        assert set(children()) - before == {waiting}
+    stand_by()
+    (killed,) = set(children()) - before
+    killed.kill()
+    psutil.wait_procs([killed], timeout=10)
+    assert case.write_in_process() == case.write()
+    assert not set(children()) - before
+
+
+def test_a_process_that_stands_by_ends_without_a_word_with_whom_it_waits_for() -> None:
+    script = "from raster.regions import stand_by, _standing_by; stand_by(); print(_standing_by[0].pid)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stderr == ""
+    assert gone(int(ended.stdout))
 
 
 def test_a_full_disk_crosses_the_process(tmp_path: Path) -> None:
