@@ -170,7 +170,6 @@ def finish(
     strip = max(1, _STRIP_BYTES // (4 * (classes + 1) * max(1, wide)) // downsample) * downsample
     # Where an output pixel is one working pixel, its weight changes neither the order of its scores nor their shares.
     one_to_one = downsample == 1 and rows.plain and columns.plain
-    (lookup,) = ferry.up(np.append(values, np.uint8(nodata)))
     strips: dict[str, list[Tensor]] = {name: [] for name in (LABELS, *extras)}
     for start in range(0, len(rows.t), strip):
         part = slice(start, min(start + strip, len(rows.t)))
@@ -180,11 +179,20 @@ def finish(
         if downsample > 1:
             scores_KRC = _summed(scores_KRC, downsample)
         examined_RC = scores_KRC[-1] > 0
-        labels = torch.where(examined_RC, scores_KRC[:-1].max(0).indices, classes)
-        strips[LABELS].append(lookup[labels])
+        strips[LABELS].append(_labels(scores_KRC[:-1], examined_RC, values.tolist(), nodata))
         for name in extras:
             strips[name].append(_EXTRAS[name](scores_KRC[:-1], examined_RC))
     return {name: torch.cat(parts, dim=-2) for name, parts in strips.items()}
+
+
+def _labels(scores_KRC: Tensor, examined_RC: Tensor, values: list[int], nodata: int) -> Tensor:
+    """uint8 (R, C). Class by class, in bytes: half the time of indices of eight bytes and a table of values."""
+    best = scores_KRC[0]
+    labels = torch.full_like(best, values[0], dtype=torch.uint8)
+    for value, scores in zip(values[1:], scores_KRC[1:], strict=True):
+        labels = torch.where(scores > best, value, labels)
+        best = torch.maximum(best, scores)
+    return torch.where(examined_RC, labels, nodata)
 
 
 def _probabilities(scores_KRC: Tensor, examined_RC: Tensor) -> Tensor:
@@ -214,7 +222,7 @@ def _scores(sums_KHW: Tensor, rows: Taps, columns: Taps, ferry: Ferry, *, weight
         weight_HW = strip_KHW[-1:].clone()
         strip_KHW = torch.where(weight_HW > 0, strip_KHW / weight_HW.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
     shifted = Taps(rows.first - low, rows.second - low, rows.t)
-    return _mixed(_mixed(strip_KHW, shifted, 1, ferry), columns, 2, ferry)
+    return _mixed(_mixed(strip_KHW, columns, 2, ferry), shifted, 1, ferry)
 
 
 def _mixed(values_KHW: Tensor, taps: Taps, axis: int, ferry: Ferry) -> Tensor:
