@@ -186,7 +186,7 @@ def finish(
 
 
 def _labels(scores_KRC: Tensor, examined_RC: Tensor, values: list[int], nodata: int) -> Tensor:
-    """uint8 (R, C). Class by class, in bytes: half the time of indices of eight bytes and a table of values."""
+    """uint8 (R, C). Class by class, in bytes: quicker than indices of eight bytes and a table of values."""
     best = scores_KRC[0]
     labels = torch.full_like(best, values[0], dtype=torch.uint8)
     for value, scores in zip(values[1:], scores_KRC[1:], strict=True):

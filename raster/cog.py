@@ -20,7 +20,7 @@ from raster.overviews import TILE
 from raster.whole_file import disk_full, whole_file
 
 CACHE_BYTES = 48 * 2**20
-"""GDAL's block cache while we write; its default is 5 % of the machine, per process."""
+"""GDAL's block cache, one for the process, read or write; left alone it takes 5 % of the machine's memory."""
 
 _CLASSIC_LIMIT = 4_000_000_000
 

@@ -18,6 +18,7 @@ from rasterio.windows import Window
 
 from foveate.errors import ImageError, ImageUnreadable
 from foveate.schema import ImageInfo, ImageKind, LevelInfo, SpacingInfo
+from raster.cog import CACHE_BYTES
 from raster.content import Content, content_of
 from raster.geometry import Region, Size
 from raster.image import Pixels, RasterImage, spelled
@@ -35,8 +36,7 @@ from raster.verdicts import Verdicts
 logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
 
 _DRIVERS = {Content.TIFF: "GTiff", Content.JPEG: "JPEG", Content.PNG: "PNG", Content.JP2: "JP2OpenJPEG"}
-_COMMON = {"GTIFF_IGNORE_READ_ERRORS": "NO", "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES", "GDAL_CACHEMAX": 48 * 2**20}
-"""GDAL's block cache, in bytes, is one for the process; left alone it takes 5 % of the machine's memory."""
+_COMMON = {"GTIFF_IGNORE_READ_ERRORS": "NO", "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES", "GDAL_CACHEMAX": CACHE_BYTES}
 _ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 _WITH_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE", "GDAL_PAM_ENABLED": "YES"}
 _T = TypeVar("_T")
