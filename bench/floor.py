@@ -7,6 +7,9 @@ the same network out of memory: several side by side as the engine does, and one
 among the cores, which is what torch does by itself. Decode-only reads every needed pixel through the source. They take
 turns, each in a process of its own, with both cores to itself. Where a case says so, a simulated accelerator takes the
 network's place: it finishes each patch after a fixed time, at 60 % of the rate that decoding alone reaches.
+
+"stolen" is the share of all cores' time that the host of this machine gave to others; a run that lost much is taken
+again (`bench.calm`).
 """
 
 import argparse
@@ -17,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.calm import calmest
 from bench.images import FULL_SIDE, scene, slide
 from bench.models import SHIPPED, tiny_fcn
 from bench.processes import Stopwatch, Warm
@@ -70,16 +74,14 @@ def measure_case(case: Case, image: Path, scratch: Path, count: int) -> dict[str
         forwards = network.call("bench.engine:record", image, bundle, scratch / "recorded", case.options)
         whole, forward, split, decoding, accelerated = [], [], [], [], []
         for _ in range(count):
-            whole.append(engine.call("bench.engine:run", *job))
-            forward.append(network.call("bench.engine:forward"))
-            split.append(network.call("bench.engine:forward_split"))
-            decoding.append(reader.call("bench.engine:decode", *job[:3]))
+            whole.append(_calm(engine, "run", *job))
+            forward.append(_calm(network, "forward"))
+            split.append(_calm(network, "forward_split"))
+            decoding.append(_calm(reader, "decode", *job[:3]))
             if case.accelerator:
                 takes = decoding[-1]["wall"] / forwards / ACCELERATOR_SHARE
-                accelerated.append(
-                    device.call("bench.engine:accelerated", image, bundle, scratch / "device", case.options, takes)
-                    | {"seconds_per_patch": takes}
-                )
+                simulated = image, bundle, scratch / "device", case.options, takes
+                accelerated.append(_calm(device, "accelerated", *simulated) | {"seconds_per_patch": takes})
     manifest = whole[0]["manifest"]
     return {
         "case": case.name,
@@ -95,8 +97,12 @@ def measure_case(case: Case, image: Path, scratch: Path, count: int) -> dict[str
     }
 
 
+def _calm(process: Warm, name: str, *arguments: Any) -> dict[str, Any]:
+    return calmest(lambda: process.call(f"bench.engine:{name}", *arguments))
+
+
 def _times(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"wall": [run["wall"] for run in runs], "cpu": [run["cpu"] for run in runs]}
+    return {key: [run[key] for run in runs] for key in ("wall", "cpu", "stolen")}
 
 
 def ratio(record: dict[str, Any], clock: str, *floors: str) -> float:
@@ -106,7 +112,7 @@ def ratio(record: dict[str, Any], clock: str, *floors: str) -> float:
 
 def table(records: Records) -> str:
     seconds = markdown(
-        ("case", "image", "forwards", "", "wall s", "spread", "CPU s"),
+        ("case", "image", "forwards", "", "wall s", "spread", "CPU s", "stolen, at most"),
         [row for record in records for row in _seconds(record)],
     )
     ratios = markdown(
@@ -145,10 +151,13 @@ def _seconds(record: dict[str, Any]) -> list[tuple[Any, ...]]:
         "decode_only": "decode-only",
     }
     rows = [
-        (*head, label, middle(record[key]["wall"]), spread(record[key]["wall"]), middle(record[key]["cpu"]))
+        (
+            *(*head, label, middle(record[key]["wall"]), spread(record[key]["wall"]), middle(record[key]["cpu"])),
+            f"{max(record[key]['stolen']):.1%}",
+        )
         for key, label in names.items()
     ]
-    return [*rows, (*head, "start-up and a first patch", record["start_up"], "once", "")]
+    return [*rows, (*head, "start-up and a first patch", record["start_up"], "once", "", "")]
 
 
 def _ratios(record: dict[str, Any]) -> tuple[Any, ...]:

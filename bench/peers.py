@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import rasterio
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from bench.calm import calmest
 from bench.environments import NotInstalled, python_of
 from bench.images import FULL_SIDE, flat_scene
 from bench.models import SHIPPED, tiny_fcn
@@ -125,11 +127,10 @@ def measure_model(image: Path, bundle: Path, pythons: dict[str, Path | str], scr
     theirs: dict[str, dict[str, Any]] = {
         name: {"model": bundle.name, "who": PEERS[name].label, "runs": []} for name in pythons
     }
+    out = scratch / "ours"
     for _ in range(count):
-        out = scratch / "ours"
-        manifest, cost = _foveate(image, bundle, out, scratch / "foveate.log")
-        ours["runs"].append(cost)
-        stride = manifest["parameters"]["stride"]
+        ours["runs"].append(calmest(lambda: _foveate(image, bundle, out, scratch / "foveate.log")))
+        stride = json.loads((out / "manifest.json").read_text())["parameters"]["stride"]
         mask = _read(out / "mask.tif")
         for name, python in pythons.items():
             record = theirs[name]
@@ -140,7 +141,8 @@ def measure_model(image: Path, bundle: Path, pythons: dict[str, Path | str], scr
                 continue
             print(f"{bundle.name}: {name}", file=sys.stderr)
             try:
-                record["runs"].append(_peer(PEERS[name], python, image, folder, scratch, patch, stride))
+                asked = PEERS[name], python, image, folder, scratch, patch, stride
+                record["runs"].append(calmest(partial(_peer, *asked)))
                 found = agreement(mask, _read(scratch / "theirs.tif"), patch, stride)
                 record["agreement"] = asdict(found) | {"differs": PEERS[name].differs}
             except (Failed, ValueError, OSError) as error:
@@ -171,12 +173,12 @@ def _python(name: str) -> Path | str:
         return f"cannot be installed: {error}"
 
 
-def _foveate(image: Path, bundle: Path, out: Path, log: Path) -> tuple[dict[str, Any], dict[str, float]]:
+def _foveate(image: Path, bundle: Path, out: Path, log: Path) -> dict[str, float]:
     shutil.rmtree(out, ignore_errors=True)
     command = [*FOVEATE, "segment", str(image), "--out", str(out), "--model", str(bundle), "--policy", "fixed:1"]
     cost = watched([*command, "--coverage", "dense", "--overlap", str(OVERLAP), "--no-tissue-mask"], log)
     manifest = json.loads((out / "manifest.json").read_text())
-    return manifest, asdict(cost) | {"job": manifest["seconds"]["total"] - manifest["seconds"]["load"]}
+    return asdict(cost) | {"job": manifest["seconds"]["total"] - manifest["seconds"]["load"]}
 
 
 def _peer(
@@ -202,7 +204,7 @@ def table(records: Records) -> str:
         [_agreement_row(record) for record in records if record["who"] != "Foveate"],
     )
     costs = markdown(
-        ("model", "who", "job s", "spread", "wall s", "CPU s", "peak PSS, GB", "job / Foveate's"),
+        ("model", "who", "job s", "spread", "wall s", "CPU s", "stolen, at most", "peak PSS, GB", "job / Foveate's"),
         [_cost_row(record, _reference(records, record["model"])) for record in records if record["runs"]],
     )
     return f"{agree}\n\n{costs}"
@@ -221,7 +223,8 @@ def _cost_row(record: dict[str, Any], reference: float) -> tuple[Any, ...]:
     jobs = [run["job"] for run in runs]
     wall, cpu = (middle([run[key] for run in runs]) for key in ("wall", "cpu"))
     peak = middle([run["peak_bytes"] / 1e9 for run in runs])
-    return record["model"], record["who"], middle(jobs), spread(jobs), wall, cpu, peak, middle(jobs) / reference
+    stolen = f"{max(run['stolen'] for run in runs):.1%}"
+    return record["model"], record["who"], middle(jobs), spread(jobs), wall, cpu, stolen, peak, middle(jobs) / reference
 
 
 def _reference(records: Records, model: str) -> float:

@@ -15,10 +15,10 @@ def a_case(**changes: object) -> dict[str, object]:
         "image": "scene.tif, 8 x 8",
         "forwards": 4,
         "start_up": 5.0,
-        "engine": {"wall": [12.0, 11.0, 30.0], "cpu": [20.0, 20.0, 20.0]},
-        "forward_only": {"wall": [8.0, 8.0, 9.0], "cpu": [16.0, 16.0, 16.0]},
-        "forward_split": {"wall": [10.0, 10.0, 9.0], "cpu": [16.0, 16.0, 16.0]},
-        "decode_only": {"wall": [2.0, 2.0, 1.0], "cpu": [4.0, 4.0, 4.0], "pixels": 64},
+        "engine": {"wall": [12.0, 11.0, 30.0], "cpu": [20.0, 20.0, 20.0], "stolen": [0.0, 0.011]},
+        "forward_only": {"wall": [8.0, 8.0, 9.0], "cpu": [16.0, 16.0, 16.0], "stolen": [0.0, 0.011]},
+        "forward_split": {"wall": [10.0, 10.0, 9.0], "cpu": [16.0, 16.0, 16.0], "stolen": [0.0, 0.011]},
+        "decode_only": {"wall": [2.0, 2.0, 1.0], "cpu": [4.0, 4.0, 4.0], "stolen": [0.0, 0.011], "pixels": 64},
         "stages": {"compute": [9.0, 10.0, 11.0]},
         "accelerator": {"wall": [3.0], "busy": [0.91], "seconds_per_patch": [0.5]},
     }
@@ -52,10 +52,25 @@ def test_memory_tells_growth_and_why_there_is_no_figure() -> None:
 
 
 def test_coverage_holds_wall_time_against_the_share_of_the_forwards() -> None:
-    dense = {"coverage": "dense", "wall": [100.0, 90.0, 110.0], "preview": [], "forwards": 1000, "share": 1.0}
-    refined = {"coverage": "refined", "detail": 0.35, "wall": [41.0], "preview": [4.0], "forwards": 350, "share": 0.35}
+    dense = {
+        "coverage": "dense",
+        "wall": [100.0, 90.0, 110.0],
+        "stolen": [0.0],
+        "preview": [],
+        "forwards": 1000,
+        "share": 1.0,
+    }
+    refined = {
+        "coverage": "refined",
+        "detail": 0.35,
+        "wall": [41.0],
+        "stolen": [0.3],
+        "preview": [4.0],
+        "forwards": 350,
+        "share": 0.35,
+    }
     assert coverage.wall_share([dense, refined], refined) == 0.41
-    assert "| refined | 0.35 | 350 | 0.350 | 41 | 41 to 41 | 0.410 | at most 0.450 | 4.0 |" in coverage.table(
+    assert "| refined | 0.35 | 350 | 0.350 | 41 | 41 to 41 | 30.0% | 0.410 | at most 0.450 | 4.0 |" in coverage.table(
         [dense, refined]
     )
 
@@ -101,7 +116,7 @@ def test_a_pixel_stands_alone_where_exactly_one_window_covers_it(patch: int, str
 
 
 def test_a_peer_that_failed_is_named_with_its_reason() -> None:
-    run = {"job": 2.0, "wall": 3.0, "cpu": 4.0, "peak_bytes": 1e9}
+    run = {"job": 2.0, "wall": 3.0, "cpu": 4.0, "stolen": 0.02, "peak_bytes": 1e9}
     records = [
         {"model": "m", "who": "Foveate", "runs": [run]},
         {"model": "m", "who": "slow", "runs": [run | {"job": 6.0}], "agreement": {}},
@@ -110,4 +125,4 @@ def test_a_peer_that_failed_is_named_with_its_reason() -> None:
     records[1]["agreement"] = {"equal": 1.0, "miou": 1.0, "core": math.nan, "differs": "nothing"}
     shown = peers.table(records)
     assert "| m | absent |  |  |  | not measured: cannot be installed: no wheel |" in shown
-    assert "| m | slow | 6 | 6 to 6 | 3 | 4 | 1 | 3 |" in shown
+    assert "| m | slow | 6 | 6 to 6 | 3 | 4 | 2.0% | 1 | 3 |" in shown
