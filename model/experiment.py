@@ -63,8 +63,12 @@ class Experiment:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """The experiment in a YAML file, or the single run of a plain recipe; OptionInvalid names the wrong field."""
-    entries = read_yaml(path)
+    """The experiment in a YAML file, or the single run of a plain recipe; OptionInvalid names the wrong field.
+
+    A file with `base` changes another experiment: its entries are laid over those of that file, and a model or a fold
+    that is null there is left out.
+    """
+    entries = _laid_over_base(path, read_yaml(path))
     if not isinstance(entries, Mapping) or "recipe" not in entries:
         config = parse_config(entries, str(path))
         name = config.bundle.name
@@ -79,6 +83,24 @@ def read_experiment(path: Path) -> Experiment:
         ) from error
     runs = [Run(fold, model, _varied(file, path, fold, model)) for fold in file.folds for model in file.models]
     return Experiment(file.name, runs, file.evaluate, file.runs)
+
+
+def _laid_over_base(path: Path, entries: Any) -> Any:
+    """The entries of a file; over those of the experiment beside it that its `base` names, if it names one."""
+    if not isinstance(entries, Mapping) or "base" not in entries:
+        return entries
+    base = path.parent / str(entries["base"])
+    below = read_yaml(base)
+    if not isinstance(below, Mapping) or "recipe" not in below or "base" in below:
+        raise OptionInvalid(
+            f"{path}: base: {base} is no experiment with a recipe of its own",
+            hint="Name one such as examples/method/dubai.yaml.",
+        )
+    merged = _merged(below, {key: value for key, value in entries.items() if key != "base"})
+    for key in ("models", "folds"):
+        if isinstance(merged.get(key), Mapping):
+            merged[key] = {name: changes for name, changes in merged[key].items() if changes is not None}
+    return merged
 
 
 def _varied(file: _ExperimentFile, path: Path, fold: str, model: str) -> TrainConfig:

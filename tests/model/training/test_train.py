@@ -252,6 +252,31 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
         read_experiment(path)
 
 
+def _experiment(folder: Path) -> dict[str, Any]:
+    recipe = {key: value for key, value in staged_recipe(folder).items() if key != "run"}
+    return {"name": "first", "runs": "runs/first", "recipe": recipe, "models": {"one": {}, "two": {"seed": 2}}}
+
+
+def test_an_experiment_is_changed_by_what_is_laid_over_it(folder: Path) -> None:
+    write_yaml(folder / "first.yaml", _experiment(folder))
+    changes = {"base": "first.yaml", "runs": "runs/second", "recipe": {"seed": 7}}
+    one, two = read_experiment(write_yaml(folder / "second.yaml", changes)).runs
+    assert (one.config.seed, two.config.seed) == (7, 2)
+    assert one.config.run == Path("runs/second/all/one")
+    before = read_experiment(folder / "first.yaml").runs[0].config
+    assert one.config.model_copy(update={"seed": before.seed, "run": before.run}) == before
+    [alone] = read_experiment(write_yaml(folder / "third.yaml", changes | {"models": {"one": None}})).runs
+    assert (alone.model, alone.config.seed) == ("two", 2)
+
+
+def test_a_base_that_is_no_experiment_is_refused_with_both_names(folder: Path) -> None:
+    write_yaml(folder / "recipe.yaml", staged_recipe(folder))
+    for base in ("recipe.yaml", "second.yaml"):
+        path = write_yaml(folder / "second.yaml", {"base": base, "recipe": {"seed": 7}})
+        with pytest.raises(OptionInvalid, match=rf"second\.yaml: base: .*{re.escape(base)}"):
+            read_experiment(path)
+
+
 def test_a_missing_recipe_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml" in capsys.readouterr().err
