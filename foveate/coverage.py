@@ -23,8 +23,11 @@ class Coverage:
 
 
 def checked_coverage(card: BundleCard, options: SegmentOptions) -> Coverage:
-    """The coverage that `options` ask of this bundle, or its own; OptionInvalid where it cannot be had."""
-    kind = options.coverage or card.coverage.default
+    """The coverage that `options` ask of this bundle, or its own; OptionInvalid where it cannot be had.
+
+    A policy without a coverage asks for dense: it says what every cell sees.
+    """
+    kind = options.coverage or ("dense" if options.policy is not None else card.coverage.default)
     if kind == "dense":
         if options.detail is not None:
             raise OptionInvalid(

@@ -1,4 +1,4 @@
-"""Adaptive coverage's numbers as a table, as JSON, and as the curve that a bundle carries."""
+"""Adaptive coverage's numbers as a table and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,18 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.schema import CoverageCard, CurvePoint
 from model.evaluation.bootstrap import draw, interval, mean_iou
 from model.evaluation.config import Bootstrap
-from model.evaluation.coverage import REFINED, Measured, Point
+from model.evaluation.coverage import Measured, Point
 from model.evaluation.scores import rounded
 from model.evaluation.tables import Cell, Table
 from model.metrics import ClassCounts
 
-__all__ = ["Judged", "coverage_json", "coverage_table", "curve_card", "judge"]
+__all__ = ["Judged", "coverage_json", "coverage_table", "judge"]
 
-_WORTH = 0.005
-"""What the operating point may lose against the best fixed scale."""
 _SAME_COST = 1.02
 
 
@@ -107,46 +104,6 @@ def coverage_json(judged: Sequence[Judged]) -> list[dict[str, Any]]:
         }
         for one in judged
     ]
-
-
-def curve_card(judged: Sequence[Judged], before: CoverageCard) -> CoverageCard:
-    """The coverage of a bundle's card with this curve.
-
-    Plans are made by whichever signal did better at equal budgets; the operating point is the least detail of refined
-    coverage that loses at most half a point to the best fixed scale. A default that the curve does not support becomes
-    dense; none becomes adaptive by itself.
-    """
-    planned = [signal for signal in ("gradient", "gradient x F_theta") if _of(judged, "planned", signal)]
-    signal = max(planned, key=lambda name: float(np.mean([one.miou for one in _of(judged, "planned", name)])))
-    chosen = _of(judged, "planned", signal) + _of(judged, "refined", REFINED)
-    curve = [_curve_point(one) for one in chosen]
-    worth = [one.point.detail for one in _of(judged, "refined", REFINED) if one.difference >= -_WORTH]
-    supported = before.default == "dense" or any(p.coverage == before.default and p.low >= 0 for p in curve)
-    return CoverageCard(
-        default=before.default if supported else "dense",
-        detail=min((detail for detail in worth if detail is not None), default=None),
-        planning="gradient" if signal == "gradient" else "foveation",
-        curve=curve,
-    )
-
-
-def _curve_point(one: Judged) -> CurvePoint:
-    assert one.point.detail is not None
-    coverage = "planned" if one.point.coverage == "planned" else "refined"
-    return CurvePoint(
-        coverage=coverage,  # type: ignore[arg-type]
-        detail=one.point.detail,
-        threshold=None if one.point.threshold is None else round(one.point.threshold, 6),
-        share=round(one.point.share, 4),
-        seconds=round(one.point.seconds, 1),
-        miou=round(one.miou, 4),
-        low=round(one.low, 4),
-        high=round(one.high, 4),
-    )
-
-
-def _of(judged: Sequence[Judged], coverage: str, signal: str) -> list[Judged]:
-    return [one for one in judged if (one.point.coverage, one.point.signal) == (coverage, signal)]
 
 
 def _miou(point: Point, over: Sequence[int]) -> float:

@@ -17,7 +17,8 @@ from model.datasets.pair import Pair
 from model.device import choose_device
 from model.evaluation.config import Bootstrap, EvaluateConfig
 from model.evaluation.coverage import measure, subjects
-from model.evaluation.coverage_report import Judged, curve_card, judge
+from model.evaluation.coverage_report import Judged, coverage_json, judge
+from model.evaluation.curve import curve_card
 from model.evaluation.entries import Entry, Plan, read_plan
 from model.evaluation.memory import ScoreMemory, score_key
 from model.evaluation.predict import Member, Sampling, foveation_step
@@ -104,7 +105,8 @@ def evaluate(
     draft.rename(out)
     shutil.rmtree(partial)
     if store is not None:
-        store_coverage(store, curve_card(next(iter(curves.values())), load_bundle(store).card.coverage))
+        rows = coverage_json(next(iter(curves.values())))
+        store_coverage(store, curve_card(rows, load_bundle(store).card.coverage.default))
     return Evaluation(out, scores_json(results, curves), plan.missing)
 
 

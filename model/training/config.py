@@ -151,6 +151,8 @@ class Scores(Wire):
     """`scores.json` of `foveate evaluate` on the experiment that trained them."""
     model: str | None = None
     """Which model of the experiment is this recipe; null: it has one only."""
+    coverage: Literal["dense", "planned", "refined"] = "dense"
+    """The card's default, where the evaluation measured a curve that supports it."""
 
 
 class TrainConfig(Wire):

@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from foveate.card import README_FILE, TRAINING_FILE
 from foveate.errors import OptionInvalid
+from foveate.schema import CoverageCard
 from model.bundle import Bundle, load_networks, save_bundle
 from model.datasets.layouts import find_pairs
+from model.evaluation.curve import curve_card
 from model.evaluation.scores import score_bundle
 from model.predictor import Predictor
 from model.training.config import Scores, TrainConfig
@@ -27,12 +29,14 @@ _ON_THE_CARD = {
 
 def publish(bundle: Bundle, config: TrainConfig, output: Path) -> None:
     """Write `bundle` into `output` with its scores: its own as it was saved (half precision and all), or those that
-    the recipe names.
+    the recipe names, with the curve of adaptive coverage if they have one.
 
     What is written by hand in `output`'s README stays.
     """
     scores = _own(bundle, config) if config.scores is None else scores_of_others(config.scores)
-    card = bundle.card.model_copy(update={"provenance": {**bundle.card.provenance, "scores": scores}})
+    coverage = bundle.card.coverage if config.scores is None else coverage_of_others(config.scores)
+    provenance = {**bundle.card.provenance, "scores": scores}
+    card = bundle.card.model_copy(update={"provenance": provenance, "coverage": coverage})
     readme = output / README_FILE
     text = with_scores(readme.read_text() if readme.exists() else None, card, scores["policies"])
     network, foveation = load_networks(bundle)
@@ -58,26 +62,47 @@ def _own(bundle: Bundle, config: TrainConfig) -> dict[str, Any]:
 
 def scores_of_others(scores: Scores) -> dict[str, Any]:
     """What an evaluation says of one model, by policy; OptionInvalid where it is not there or not complete."""
+    found = _evaluation(scores)
+    prefix = f"{scores.model} " if scores.model else ""
+    policies = {
+        name.removeprefix(prefix): {key: value for key, value in entry.items() if key in _ON_THE_CARD}
+        for name, entry in found.models.items()
+        if name.startswith(prefix)
+    }
+    if not policies or any(run.endswith(f"/{scores.model}") for run in found.missing):
+        raise OptionInvalid(
+            f"scores.model {scores.model}: {scores.evaluation} has not all of it",
+            hint=f"Finish its runs and evaluate again; it has {', '.join(found.models)}.",
+        )
+    nets = "of the same recipe, each scored on images it never saw"
+    return {"overlap": found.overlap, "nets": nets, "policies": policies}
+
+
+def coverage_of_others(scores: Scores) -> CoverageCard:
+    """The curve that the evaluation measured of the model; without one, dense coverage alone."""
+    curves = _evaluation(scores).curves
+    rows = curves.get(scores.model) if scores.model else next(iter(curves.values()), None)
+    return curve_card(rows, scores.coverage) if rows else CoverageCard()
+
+
+class _Evaluation(NamedTuple):
+    """A `scores.json`; `curves` by model."""
+
+    models: dict[str, dict[str, Any]]
+    overlap: float
+    missing: list[str]
+    curves: dict[str, list[dict[str, Any]]]
+
+
+def _evaluation(scores: Scores) -> _Evaluation:
     try:
         found = json.loads(scores.evaluation.read_text())
-        models, overlap, missing = found["models"], found["settings"]["overlap"], found["missing"]
+        return _Evaluation(found["models"], found["settings"]["overlap"], found["missing"], found.get("coverage", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OptionInvalid(
             f"scores.evaluation {scores.evaluation} holds no scores: {error}",
             hint="Run `foveate evaluate` on the experiment first, and name the scores.json in its output.",
         ) from error
-    prefix = f"{scores.model} " if scores.model else ""
-    policies = {
-        name.removeprefix(prefix): {key: value for key, value in entry.items() if key in _ON_THE_CARD}
-        for name, entry in models.items()
-        if name.startswith(prefix)
-    }
-    if not policies or any(run.endswith(f"/{scores.model}") for run in missing):
-        raise OptionInvalid(
-            f"scores.model {scores.model}: {scores.evaluation} has not all of it",
-            hint=f"Finish its runs and evaluate again; it has {', '.join(models)}.",
-        )
-    return {"overlap": overlap, "nets": "of the same recipe, each scored on images it never saw", "policies": policies}
 
 
 def _fixed(config: TrainConfig) -> list[str]:

@@ -322,8 +322,20 @@ def test_a_net_that_saw_everything_carries_the_scores_of_nets_that_did_not(folde
     with pytest.raises(OptionInvalid, match="not all"):
         train(path)
 
-    (folder / "scores.json").write_text(json.dumps(found | {"missing": []}))
+    point = {"threshold": None, "share": 0.5, "seconds": 1.0, "miou": 0.6, "interval": [-0.1, 0.1]}
+    refined = point | {"coverage": "refined", "signal": "entropy, learning"}
+    curve = [
+        point | {"coverage": "planned", "signal": "gradient", "detail": 0.5, "to_best_fixed": 0.0},
+        refined | {"detail": 0.4, "to_best_fixed": -0.002, "threshold": 1.5},
+        refined | {"detail": 0.8, "to_best_fixed": 0.01, "threshold": 1.0, "interval": [0.001, 0.02]},
+    ]
+    entries["scores"]["coverage"] = "refined"
+    write_yaml(path, entries)
+    (folder / "scores.json").write_text(json.dumps(found | {"missing": [], "coverage": {"scale": curve}}))
     [trained] = train(path)
+    coverage = trained.bundle.card.coverage
+    assert (coverage.default, coverage.detail, coverage.planning) == ("refined", 0.8, "gradient")
+    assert [point.detail for point in coverage.curve] == [0.5, 0.4, 0.8]
     assert trained.scores["policies"]["mode"]["miou"] == 0.51 and "confusion" not in trained.scores["policies"]["mode"]
     assert set(trained.scores["policies"]) == {"mode"}
     assert "**51.0**" in (folder / "bundle/README.md").read_text()
