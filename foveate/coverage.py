@@ -7,7 +7,9 @@ from typing import Literal
 from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard, CurvePoint, SegmentOptions
 
-__all__ = ["DEFAULT_DETAIL", "Coverage", "checked_coverage", "nests", "threshold_at"]
+__all__ = ["DEFAULT_DETAIL", "Coverage", "checked_coverage", "coverage_kind", "nests", "threshold_at"]
+
+Kind = Literal["dense", "planned", "refined"]
 
 DEFAULT_DETAIL = 0.35
 """Where neither the user nor the bundle says: about a third of dense's forwards."""
@@ -17,17 +19,19 @@ DEFAULT_DETAIL = 0.35
 class Coverage:
     """How an image is covered. `detail` is None for dense; `threshold` is that of refined, None otherwise."""
 
-    kind: Literal["dense", "planned", "refined"]
+    kind: Kind
     detail: float | None = None
     threshold: float | None = None
 
 
-def checked_coverage(card: BundleCard, options: SegmentOptions) -> Coverage:
-    """The coverage that `options` ask of this bundle, or its own; OptionInvalid where it cannot be had.
+def coverage_kind(card: BundleCard, options: SegmentOptions) -> Kind:
+    """What `options` ask of this bundle, or its own. A policy alone asks for dense: it says what every cell sees."""
+    return options.coverage or ("dense" if options.policy is not None else card.coverage.default)
 
-    A policy without a coverage asks for dense: it says what every cell sees.
-    """
-    kind = options.coverage or ("dense" if options.policy is not None else card.coverage.default)
+
+def checked_coverage(card: BundleCard, options: SegmentOptions) -> Coverage:
+    """The coverage that `options` ask of this bundle, or its own; OptionInvalid where it cannot be had."""
+    kind = coverage_kind(card, options)
     if kind == "dense":
         if options.detail is not None:
             raise OptionInvalid(

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse
 
+from foveate.coverage import coverage_kind
 from foveate.errors import FoveateError, JobUnknown, ResultGone, ResultNotReady, ResultUnknown
 from jobs.records import JobRecord
 from service.deps import Collaborators, State
@@ -34,7 +35,7 @@ def download_preview(job_id: str, state: State, if_none_match: Annotated[str | N
 
 
 def _absent(job: JobRecord, state: Collaborators) -> FoveateError:
-    coverage = job.request.options.coverage or state.catalog.bundle(job.request.model).card.coverage.default
+    coverage = coverage_kind(state.catalog.bundle(job.request.model).card, job.request.options)
     if coverage != "refined":
         return ResultUnknown(
             f"job {job.id} has {coverage} coverage, and only refined coverage shows a preview",

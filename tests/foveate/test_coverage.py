@@ -25,6 +25,16 @@ def test_dense_is_the_default_and_has_no_detail():
         checked_coverage(make_card(), SegmentOptions(detail=0.3))
 
 
+def test_the_bundles_coverage_is_the_default_and_a_policy_alone_asks_for_dense():
+    coverage = {"default": "refined", "detail": 0.6, "curve": [p.model_dump() for p in CURVE]}
+    card = make_card(**NESTED, coverage=coverage)
+    assert checked_coverage(card, SegmentOptions()) == checked_coverage(card, SegmentOptions(coverage="refined"))
+    assert checked_coverage(card, SegmentOptions(detail=0.2)).threshold == 2.0
+    assert checked_coverage(card, SegmentOptions(policy="fixed:1")).kind == "dense"
+    with pytest.raises(OptionInvalid, match="the tree does"):
+        checked_coverage(card, SegmentOptions(policy="fixed:1", coverage="refined"))
+
+
 def test_a_threshold_lies_between_those_of_its_neighbours_on_the_curve():
     card = make_card(**NESTED, coverage={"curve": [p.model_dump() for p in CURVE]})
     found = [checked_coverage(card, SegmentOptions(coverage="refined", detail=d)).threshold for d in (0, 0.4, 0.9, 1)]
