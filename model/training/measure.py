@@ -31,7 +31,7 @@ from model.training.staged import with_scale
 from model.training.stream import stream
 from raster.geometry import Region, Size
 
-__all__ = ["REACH", "Measured", "measure"]
+__all__ = ["REACH", "HeldOut", "Measured", "measure"]
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,10 @@ class Measured:
             torch.cat([part.labelled for part in parts]),
         )
 
+    def at(self, chosen_N: Tensor) -> "Measured":
+        """Those locations where `chosen_N` (N,) bool is true."""
+        return Measured(**{name: value[chosen_N] for name, value in vars(self).items()})
+
 
 class Places(NamedTuple):
     """Some locations of one view, as read.
@@ -99,6 +103,10 @@ class HeldOut(Dataset[Places]):
         return [
             (view, batch) for view in range(len(self._views)) for batch in range(-(-len(self._cells(view)) // _BATCH))
         ]
+
+    def image_of(self, key: tuple[int, int]) -> int:
+        """The image that the locations of a key lie in."""
+        return self._views[key[0]][0]
 
     def __getitem__(self, key: tuple[int, int]) -> Places:
         view, batch = key
