@@ -2,14 +2,14 @@
 
     make bench NAME=left_out        or        python -m bench.left_out [CONFIG] [--model NAME]
 
-CONFIG is an experiment whose nets were trained in stages (default: examples/method/landcover.yaml, `no-scale`). Of each
-finished run the measured costs of all fields of view are taken; F_theta is trained anew without one image's places, and
-chooses there. The mean IoU is pooled over the images left out, and over what was learned from, the mean over trainings.
-A margin is added to the logit of the best single field of view: how much surer F_theta has to be to choose another.
+CONFIG is a recipe or an experiment of staged training (default: examples/method/landcover.yaml, `no-scale`). Of each
+finished run the measured costs of all fields of view are taken; F_theta is trained anew without one image's places (or
+an eighth of the images), and chooses there. Its objective, mean IoU or loss, is pooled over the images left out, and
+over what was learned from, the mean over trainings. A margin is added to the logit of the best single field of view:
+how much surer F_theta has to be to choose another. `training.foveation.margin: cross_validated` takes the best.
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,89 +19,60 @@ from torch import Tensor
 from bench.report import ROOT, Records, markdown
 from bench.runner import run
 from model.experiment import Run, read_experiment
-from model.metrics import ClassCounts
-from model.training.begin import survey
 from model.training.checkpoints import Checkpoints
-from model.training.fit_foveation import fit_foveation
-from model.training.measure import REACH, HeldOut, Measured
+from model.training.config import FoveationSchedule, Staged
+from model.training.fit_foveation import best_alone, fit_foveation, log_probabilities, quality
+from model.training.margin import MARGINS, choose, parts_left_out
+from model.training.measure import Measured
 
 CONFIG = ROOT / "examples" / "method" / "landcover.yaml"
-MARGINS = (0.0, 1.0, 2.0, 4.0)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What F_theta says (N, D, as logarithms) at places with these `confusions` (N, D, K, K)."""
-
-    logits: Tensor
-    confusions: Tensor
-
-    def taken(self, best: int, margin: float) -> tuple[Tensor, Tensor]:
-        """(N,) the fields of view that are chosen, and (N, K, K) their confusions."""
-        raised = self.logits.clone()
-        raised[:, best] += margin
-        chosen = raised.argmax(dim=1)
-        return chosen, self.confusions[torch.arange(len(chosen)), chosen]
 
 
 def measure(asked: argparse.Namespace) -> Records:
-    runs = [run for run in read_experiment(asked.config).runs if run.model == asked.model]
+    experiment = read_experiment(asked.config)
+    runs = [run for run in experiment.runs if experiment.plain or run.model == asked.model]
     finished = [run for run in runs if (run.config.run / "bundle").exists()]
     if not finished:
-        raise SystemExit(f"{asked.config}: {asked.model} is not trained. Run `foveate train {asked.config}` first.")
+        raise SystemExit(f"{asked.config} is not trained. Run `foveate train {asked.config}` first.")
     return [record for run in finished for record in measure_run(run)]
 
 
 def measure_run(run: Run) -> Records:
     """One record for each margin."""
-    measured, images = places_of(run)
-    fixed = [_miou(confusions) for confusions in measured.confusions.unbind(dim=1)]
-    best = int(np.argmax(fixed))
-    pairs = [_trained_without(run, measured, images == image) for image in images.unique()]
+    measured, schedule = places_of(run)
+    N, D = measured.losses.shape
+    best = best_alone(measured, schedule)
+    outside_ND, inside = torch.empty(N, D), list[tuple[Measured, Tensor]]()
+    for left_out_N in parts_left_out(measured):
+        learned = measured.at(~left_out_N)
+        module = fit_foveation(learned, run.config)
+        outside_ND[left_out_N] = log_probabilities(module, measured.at(left_out_N))
+        inside.append((learned, log_probabilities(module, learned)))
     records: Records = []
     for margin in MARGINS:
-        outside = [left_out.taken(best, margin) for left_out, _ in pairs]
-        chosen = torch.cat([choices for choices, _ in outside])
+        chosen = choose(outside_ND, best, margin)
+        learned_from = [quality(part, choose(told, best, margin), schedule) for part, told in inside]
         records.append(
             {
                 "fold": run.fold,
-                "places": len(images),
-                "fixed": fixed,
+                "places": N,
+                "objective": schedule.objective,
+                "fixed": [quality(measured, torch.full((N,), d), schedule) for d in range(D)],
                 "margin": margin,
-                "left_out": _miou(torch.cat([confusions for _, confusions in outside])),
-                "learned": float(np.mean([_miou(learned.taken(best, margin)[1]) for _, learned in pairs])),
+                "left_out": quality(measured, chosen, schedule),
+                "learned": float(np.mean(learned_from)),
                 "other": float((chosen != best).float().mean()),
             }
         )
     return records
 
 
-def places_of(run: Run) -> tuple[Measured, Tensor]:
-    """What the run measured, and (N,) the image that each place lies in."""
-    held_out = HeldOut(survey(run.config), run.config)
+def places_of(run: Run) -> tuple[Measured, FoveationSchedule]:
+    """What the run measured for F_theta, and how that learns from it."""
     state = Checkpoints(run.config.run / "measured.pt", run.config.checkpoint_minutes).load()
-    if state is None:
+    if state is None or not isinstance(run.config.training, Staged) or run.config.training.foveation is None:
         raise SystemExit(f"{run.config.run} has no measured.pt: it was not trained in stages, with F_theta, here.")
-    parts = [Measured(**part) for part in state["parts"]]
-    images = [
-        torch.full((len(part.losses),), held_out.image_of(key)) for key, part in zip(held_out.keys, parts, strict=True)
-    ]
-    return Measured.joined(parts), torch.cat(images)
-
-
-def _trained_without(run: Run, measured: Measured, left_out: Tensor) -> tuple[Choice, Choice]:
-    """What F_theta, trained without them, says at the places left out, and at the others."""
-    module = fit_foveation(measured.at(~left_out), run.config)
-    module.log_probabilities = True
-    found = []
-    for part in (measured.at(left_out), measured.at(~left_out)):
-        with torch.inference_mode():
-            found.append(Choice(module(part.glimpses, part.inside)[:, :, REACH, REACH], part.confusions))
-    return found[0], found[1]
-
-
-def _miou(confusions: Tensor) -> float:
-    return 100 * ClassCounts.of_confusion(confusions.sum(dim=0).numpy()).mean_iou()
+    return Measured.joined([Measured(**part) for part in state["parts"]]), run.config.training.foveation
 
 
 def table(records: Records) -> str:
@@ -109,23 +80,30 @@ def table(records: Records) -> str:
         (
             record["fold"],
             record["places"],
-            ", ".join(f"{value:.1f}" for value in record["fixed"]),
+            record["objective"],
+            ", ".join(_shown(record, value) for value in record["fixed"]),
             f"{record['margin']:g}",
-            f"{record['left_out']:.1f}",
-            f"{record['learned']:.1f}",
+            _shown(record, record["left_out"]),
+            _shown(record, record["learned"]),
             f"{record['other']:.0%}",
         )
         for record in records
     ]
-    columns = ("fold", "places", "each field of view alone", "margin", "left out", "learned from", "chosen otherwise")
+    columns = (
+        *("fold", "places", "objective", "each field of view alone"),
+        *("margin", "left out", "learned from", "chosen otherwise"),
+    )
     return markdown(columns, rows)
+
+
+def _shown(record: dict[str, object], value: float) -> str:
+    return f"{100 * value:.1f}" if record["objective"] == "mean_iou" else f"{-value:.3f}"
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", type=Path, default=CONFIG)
-    parser.add_argument("--model", default="no-scale", metavar="NAME")
+    parser.add_argument("--model", default="no-scale", metavar="NAME", help="of an experiment")
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     run("left_out", __doc__, measure, table, _arguments)

@@ -132,6 +132,9 @@ class FoveationSchedule(Wire):
     objective: Literal["cross_entropy", "mean_iou"] = "cross_entropy"
     """What a field of view costs at a place: the network's weighted loss there, or what the mean IoU over all places
     loses by it. The loss prefers fields of view that are less sure of their errors, and those are often wide ones."""
+    margin: Annotated[float, Field(ge=0)] | Literal["cross_validated"] = 0.0
+    """Added to the logit of the field of view that is best by itself: how much surer F_theta has to be to choose
+    another. "cross_validated": what serves best on images that F_theta was trained without, each in its turn."""
 
 
 class Staged(Wire):
@@ -207,6 +210,9 @@ class TrainConfig(Wire):
             raise ValueError("staged training needs explicit mapping and whole multiples of patch_size; use joint")
         if (self.bundle.foveation is None) != (staged.foveation is None):
             raise ValueError("give both bundle.foveation and training.foveation, or neither")
+        norm = self.bundle.foveation.norm if self.bundle.foveation else None
+        if staged.foveation and staged.foveation.margin and norm not in ("bn", "instance"):
+            raise ValueError("training.foveation.margin goes into F_theta's last norm: set bundle.foveation.norm to bn")
 
     def _check_joint(self, joint: Joint) -> None:
         learns = joint.policy in LEARNING

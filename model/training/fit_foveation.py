@@ -18,7 +18,7 @@ from model.training.config import FoveationSchedule, Staged, TrainConfig
 from model.training.losses import expected_loss
 from model.training.measure import REACH, Measured
 
-__all__ = ["fit_foveation", "foveation_summary"]
+__all__ = ["best_alone", "fit_foveation", "foveation_summary", "log_probabilities", "quality"]
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +62,32 @@ def _costs(measured: Measured, schedule: FoveationSchedule) -> tuple[Tensor, Ten
     """
     if schedule.objective == "cross_entropy":
         return measured.losses, measured.labelled
-    pooled_DKK = measured.confusions.sum(dim=0).numpy()
-    best_KK = max(pooled_DKK, key=lambda confusion_KK: ClassCounts.of_confusion(confusion_KK).mean_iou())
-    slope_KK = torch.from_numpy(mean_iou_slope(best_KK)).float()
+    best_KK = measured.confusions[:, best_alone(measured, schedule)].sum(dim=0)
+    slope_KK = torch.from_numpy(mean_iou_slope(best_KK.numpy())).float()
     points_ND = 100 * len(measured.losses) * (measured.confusions * slope_KK).sum(dim=(2, 3))
     return -points_ND, torch.ones(len(points_ND))
+
+
+def best_alone(measured: Measured, schedule: FoveationSchedule) -> int:
+    """The field of view that serves all places best, from 0."""
+    N, D = measured.losses.shape
+    return max(range(D), key=lambda d: quality(measured, torch.full((N,), d), schedule))
+
+
+def quality(measured: Measured, chosen_N: Tensor, schedule: FoveationSchedule) -> float:
+    """What the schedule's objective says of these fields of view: the mean IoU over all places, or the mean loss with
+    its sign changed."""
+    if schedule.objective == "mean_iou":
+        return _mean_iou(measured.confusions[torch.arange(len(chosen_N)), chosen_N])
+    picked_N = measured.losses.gather(1, chosen_N[:, None])[:, 0]
+    return -float((picked_N * measured.labelled).sum() / measured.labelled.sum())
+
+
+@torch.inference_mode()
+def log_probabilities(module: FoveationModule, measured: Measured) -> Tensor:
+    """(N, D) what F_theta says of each place."""
+    told_ND: Tensor = module(measured.glimpses, measured.inside)[:, :, REACH, REACH].log()
+    return told_ND
 
 
 @torch.inference_mode()
@@ -74,7 +95,7 @@ def foveation_summary(module: FoveationModule, measured: Measured) -> dict[str, 
     """On the measured places: mean loss of each fixed field of view, of F_theta's choice and of the best choice; and
     the mean IoU of each fixed field of view and of F_theta's choice."""
     weight = measured.labelled / measured.labelled.sum()
-    chosen = module(measured.glimpses, measured.inside)[:, :, REACH, REACH].argmax(dim=1)
+    chosen = log_probabilities(module, measured).argmax(dim=1)
     picked = measured.losses.gather(1, chosen[:, None])[:, 0]
     taken = measured.confusions[torch.arange(len(chosen)), chosen]
     counts = torch.bincount(chosen, minlength=measured.losses.shape[1])
@@ -82,12 +103,12 @@ def foveation_summary(module: FoveationModule, measured: Measured) -> dict[str, 
         "fixed": [round(float(v), 4) for v in weight @ measured.losses],
         "mode": round(float(weight @ picked), 4),
         "oracle": round(float(weight @ measured.losses.min(dim=1).values), 4),
-        "fixed_miou": [_mean_iou(confusions) for confusions in measured.confusions.unbind(dim=1)],
-        "mode_miou": _mean_iou(taken),
+        "fixed_miou": [round(_mean_iou(confusions), 4) for confusions in measured.confusions.unbind(dim=1)],
+        "mode_miou": round(_mean_iou(taken), 4),
         "chosen_share": [round(float(v), 4) for v in counts / counts.sum()],
     }
 
 
 def _mean_iou(confusions_NKK: Tensor) -> float:
     pooled: np.ndarray[tuple[int, ...], np.dtype[np.int64]] = confusions_NKK.sum(dim=0).numpy()
-    return round(ClassCounts.of_confusion(pooled).mean_iou(), 4)
+    return ClassCounts.of_confusion(pooled).mean_iou()

@@ -13,6 +13,7 @@ from model.training.devices import Place, synchronised
 from model.training.fit_foveation import fit_foveation, foveation_summary
 from model.training.joint import output_stride
 from model.training.loop import Plan, fit
+from model.training.margin import favour
 from model.training.measure import measure
 from model.training.patches import PatchSamples, gather_patches
 from model.training.staged import StagedLearner
@@ -47,4 +48,5 @@ def fit_staged(config: TrainConfig, place: Place) -> tuple[nn.ModuleDict, dict[s
     measured = measure(nets["network"], found, config, weights, place)
     foveation = fit_foveation(measured, config)
     nets["foveation"] = foveation
-    return nets, {"foveation_training": foveation_summary(foveation, measured)}
+    margin = favour(foveation, measured, config)
+    return nets, {"foveation_training": foveation_summary(foveation, measured) | margin}

@@ -49,7 +49,7 @@ class Measured:
 
     `glimpses` (N, C, S, S) float32 normalised thumbnail around each location; `inside` (N, 1, S, S) bool, what of it
     lies in the image; `losses` (N, D), cross-entropy; `confusions` (N, D, K, K), pixels of the window by label and
-    prediction; `labelled` (N,), the share of the window that is labelled.
+    prediction; `labelled` (N,), the share of the window that is labelled; `images` (N,) int64, which one each lies in.
     """
 
     glimpses: Tensor
@@ -57,16 +57,11 @@ class Measured:
     losses: Tensor
     confusions: Tensor
     labelled: Tensor
+    images: Tensor
 
     @classmethod
     def joined(cls, parts: Sequence["Measured"]) -> "Measured":
-        return cls(
-            torch.cat([part.glimpses for part in parts]),
-            torch.cat([part.inside for part in parts]),
-            torch.cat([part.losses for part in parts]),
-            torch.cat([part.confusions for part in parts]),
-            torch.cat([part.labelled for part in parts]),
-        )
+        return cls(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})
 
     def at(self, chosen_N: Tensor) -> "Measured":
         """Those locations where `chosen_N` (N,) bool is true."""
@@ -76,13 +71,15 @@ class Measured:
 class Places(NamedTuple):
     """Some locations of one view, as read.
 
-    `glimpses` (N, S, S, C), `inside` (N, 1, S, S) bool, `patches` (N, D, P, P, C), `labels` (N, P, P).
+    `glimpses` (N, S, S, C), `inside` (N, 1, S, S) bool, `patches` (N, D, P, P, C), `labels` (N, P, P); `images` (N,)
+    int64, the image that they lie in.
     """
 
     glimpses: Tensor
     inside: Tensor
     patches: Tensor
     labels: Tensor
+    images: Tensor
 
 
 class HeldOut(Dataset[Places]):
@@ -103,10 +100,6 @@ class HeldOut(Dataset[Places]):
         return [
             (view, batch) for view in range(len(self._views)) for batch in range(-(-len(self._cells(view)) // _BATCH))
         ]
-
-    def image_of(self, key: tuple[int, int]) -> int:
-        """The image that the locations of a key lie in."""
-        return self._views[key[0]][0]
 
     def __getitem__(self, key: tuple[int, int]) -> Places:
         view, batch = key
@@ -130,7 +123,8 @@ class HeldOut(Dataset[Places]):
         S, P, C = 2 * REACH + 1, card.patch_size, card.network.in_channels
         shapes = ((S, S, C), (1, S, S), (len(card.fovs), P, P, C), (P, P))
         found = zip((glimpses, inside, patches, labels), shapes, strict=True)
-        return Places(*(torch.from_numpy(np.array(part).reshape(-1, *shape)) for part, shape in found))
+        parts = (torch.from_numpy(np.array(part).reshape(-1, *shape)) for part, shape in found)
+        return Places._make((*parts, torch.full((len(labels),), index)))
 
     def _cells(self, view: int) -> list[tuple[int, int]]:
         """(row, column) of every `every`-th cell whose window may lie in the held-out part, from a random start."""
@@ -224,9 +218,8 @@ def _measured(
         confusions.append(_confusions(scores.argmax(dim=1), labels, K).cpu())
         labelled = share.cpu()
     glimpses = normalise(places.glimpses.to(device)).cpu()
-    return Measured(
-        glimpses, places.inside.bool(), torch.stack(losses, dim=1), torch.stack(confusions, dim=1), labelled
-    )
+    costs = (torch.stack(losses, dim=1), torch.stack(confusions, dim=1), labelled)
+    return Measured(glimpses, places.inside.bool(), *costs, places.images)
 
 
 def _confusions(predicted_NPP: Tensor, labels_NPP: Tensor, K: int) -> Tensor:

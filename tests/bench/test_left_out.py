@@ -1,4 +1,4 @@
-"""F_theta judged on images that it never learned from, on a tiny run; and what a margin does to a choice."""
+"""F_theta judged on images that it never learned from, on a tiny run."""
 
 import argparse
 from pathlib import Path
@@ -12,16 +12,6 @@ from model.training.train import train
 from tests.model.training.recipes import staged_recipe, write_pictures, write_yaml
 
 
-def test_a_margin_keeps_places_at_the_best_field_of_view() -> None:
-    confusions = torch.zeros(3, 2, 2, 2, dtype=torch.int64)
-    confusions[:, 0, 0, 0], confusions[:, 1, 0, 1] = 5, 7
-    choice = left_out.Choice(torch.tensor([[0.0, 1.0], [0.0, 3.0], [1.0, 0.0]]), confusions)
-    for margin, expected in ((0.0, [1, 1, 0]), (2.0, [0, 1, 0]), (4.0, [0, 0, 0])):
-        chosen, taken = choice.taken(0, margin)
-        assert chosen.tolist() == expected
-        assert taken.sum(dim=(1, 2)).tolist() == [7 if field else 5 for field in expected]
-
-
 def test_every_image_is_left_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(tmp_path)
     entries = staged_recipe(tmp_path)
@@ -33,7 +23,8 @@ def test_every_image_is_left_out_once(tmp_path: Path, monkeypatch: pytest.Monkey
         left_out.measure(asked)
 
     train(path)
-    measured, images = left_out.places_of(run)
+    measured, _ = left_out.places_of(run)
+    images = measured.images
     assert len(images.unique()) > 1
     trained_on: list[int] = []
     fit = left_out.fit_foveation
@@ -46,7 +37,7 @@ def test_every_image_is_left_out_once(tmp_path: Path, monkeypatch: pytest.Monkey
     records = left_out.measure(asked)
     assert trained_on == [int((images != image).sum()) for image in images.unique()]
     assert [record["margin"] for record in records] == list(left_out.MARGINS)
-    assert all(0 <= record["left_out"] <= 100 and record["places"] == len(measured.losses) for record in records)
+    assert all(record["left_out"] < 0 and record["places"] == len(measured.losses) for record in records)  # losses
     shares = [record["other"] for record in records]
     assert shares == sorted(shares, reverse=True)
     assert f"| all | {len(images)} |" in left_out.table(records)

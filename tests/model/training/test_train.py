@@ -26,6 +26,7 @@ from model.training.train import train
 from tests.model.training.recipes import joint_recipe, staged_recipe, write_pictures, write_yaml
 
 ROOT = Path(__file__).parents[3]
+_IMAGES = torch.zeros(200, dtype=torch.int64)
 
 
 @pytest.fixture
@@ -196,7 +197,7 @@ def test_f_theta_learns_to_choose_the_cheaper_field_of_view(folder: Path) -> Non
     level = torch.where(bright, 0.8, -0.8)[:, None, None, None]
     cost = torch.where(bright[:, None], torch.tensor([1.0, 0.2]), torch.tensor([0.3, 0.9]))
     glimpses, inside = level + 0.1 * torch.randn(200, 3, 15, 15), torch.ones(200, 1, 15, 15, dtype=torch.bool)
-    measured = Measured(glimpses, inside, cost, torch.zeros(200, 2, 2, 2, dtype=torch.int64), torch.ones(200))
+    measured = Measured(glimpses, inside, cost, torch.zeros(200, 2, 2, 2, dtype=torch.int64), torch.ones(200), _IMAGES)
     module = fit_foveation(measured, config)
     chosen = module(measured.glimpses)[:, :, 7, 7].argmax(dim=1)
     assert torch.equal(chosen, bright.long())
@@ -213,7 +214,7 @@ def test_f_theta_learns_to_choose_what_raises_the_mean_iou(folder: Path) -> None
     right, wrong = torch.tensor([[50, 4], [6, 40]]), torch.tensor([[30, 24], [26, 20]])
     confusions = torch.stack([torch.stack([wrong, right] if wide else [right, wrong]) for wide in bright.tolist()])
     losses = torch.tensor([[1.0, 0.2]]).expand(200, 2)
-    measured = Measured(glimpses, inside, losses, confusions, torch.ones(200))
+    measured = Measured(glimpses, inside, losses, confusions, torch.ones(200), _IMAGES)
     module = fit_foveation(measured, TrainConfig.model_validate(entries))
     assert torch.equal(module(measured.glimpses)[:, :, 7, 7].argmax(dim=1), bright.long())
     summary = foveation_summary(module, measured)
