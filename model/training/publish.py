@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from foveate.card import README_FILE, TRAINING_FILE
+from foveate.card import CARD_FILE, README_FILE, TRAINING_FILE, WEIGHTS_FILE
 from foveate.errors import OptionInvalid
 from foveate.schema import CoverageCard
-from model.bundle import Bundle, load_networks, save_bundle
+from model.bundle import Bundle, load_bundle, load_networks, save_bundle
 from model.datasets.layouts import find_pairs
 from model.evaluation.curve import curve_card
 from model.evaluation.scores import score_bundle
@@ -17,7 +17,7 @@ from model.predictor import Predictor
 from model.training.config import Scores, TrainConfig
 from model.training.readme import with_scores
 
-__all__ = ["publish", "scores_of_others"]
+__all__ = ["is_published", "publish", "scores_of_others"]
 
 _OVERLAP = 0.25
 """At which the scores are taken: the default of `foveate segment`."""
@@ -27,9 +27,26 @@ _ON_THE_CARD = {
 }
 
 
-def publish(bundle: Bundle, config: TrainConfig, output: Path) -> None:
-    """Write `bundle` into `output` with its scores: its own as it was saved (half precision and all), or those that
-    the recipe names, with the curve of adaptive coverage if they have one.
+def is_published(bundle: Bundle, config: TrainConfig, recipe: str, output: Path) -> bool:
+    """Whether `output` holds this run's weights; and the scores and the recipe of now, where taking them again costs
+    nothing because they come from other nets."""
+    there, here = output / WEIGHTS_FILE, bundle.directory / WEIGHTS_FILE
+    if not (output / CARD_FILE).exists() or not there.exists() or there.read_bytes() != here.read_bytes():
+        return False
+    if config.scores is None:
+        return True
+    card, written = load_bundle(output).card, output / TRAINING_FILE
+    return (
+        card.provenance.get("scores") == scores_of_others(config.scores)
+        and card.coverage == coverage_of_others(config.scores)
+        and written.exists()
+        and written.read_text() == recipe
+    )
+
+
+def publish(bundle: Bundle, config: TrainConfig, recipe: str, output: Path) -> None:
+    """Write `bundle` into `output` with its `recipe`, as YAML, and its scores: its own as it was saved (half precision
+    and all), or those that the recipe names, with the curve of adaptive coverage if they have one.
 
     What is written by hand in `output`'s README stays.
     """
@@ -46,7 +63,7 @@ def publish(bundle: Bundle, config: TrainConfig, output: Path) -> None:
         network.state_dict(),
         None if foveation is None else foveation.state_dict(),
         readme=text,
-        training_yaml=(bundle.directory / TRAINING_FILE).read_text(),
+        training_yaml=recipe,
     )
 
 

@@ -13,7 +13,6 @@ import torch.distributed as dist
 import yaml
 from torch import nn
 
-from foveate.card import CARD_FILE, WEIGHTS_FILE
 from foveate.errors import OptionInvalid
 from model.bundle import Bundle, load_bundle, save_bundle
 from model.experiment import Run, read_experiment
@@ -22,7 +21,7 @@ from model.training.config import Joint, TrainConfig
 from model.training.devices import Place, placed
 from model.training.fit_joint import fit_joint
 from model.training.fit_staged import fit_staged
-from model.training.publish import publish, scores_of_others
+from model.training.publish import is_published, publish, scores_of_others
 from model.training.readme import bare_card
 
 __all__ = ["Trained", "train"]
@@ -74,6 +73,8 @@ def _trained(run: Run, path: Path, plain: bool, place: Place) -> Trained:
 def _bundle_of(config: TrainConfig, name: str, path: Path, plain: bool, place: Place) -> Trained:
     """What a run has come to, trained here unless it was finished before."""
     finished = config.run / "bundle"
+    # A recipe travels as it was written, comments and all.
+    recipe = path.read_text() if plain else _as_yaml(config)
     if finished.exists():
         log.info("%s: finished already", name)
     else:
@@ -84,16 +85,14 @@ def _bundle_of(config: TrainConfig, name: str, path: Path, plain: bool, place: P
         else:
             nets, facts = fit_staged(config, place)
         if place.rank == 0:
-            # A recipe travels as it was written, comments and all.
-            recipe = path.read_text() if plain else _as_yaml(config)
             _write(config, nets, {**facts, "command": f"foveate train {path}"}, recipe, finished)
         if place.world > 1:
             dist.barrier()
     bundle = load_bundle(finished)
     if config.output is None or place.rank != 0:
         return Trained(name, bundle, {})
-    if not _is_published(bundle, config.output):
-        publish(bundle, config, config.output)
+    if not is_published(bundle, config, recipe, config.output):
+        publish(bundle, config, recipe, config.output)
     published = load_bundle(config.output)
     return Trained(name, published, published.card.provenance["scores"])
 
@@ -111,9 +110,3 @@ def _write(config: TrainConfig, nets: nn.ModuleDict, facts: dict[str, Any], reci
     foveation = nets["foveation"].state_dict() if "foveation" in nets else None
     save_bundle(draft, card, nets["network"].state_dict(), foveation, readme=bare_card(card), training_yaml=recipe)
     draft.rename(finished)
-
-
-def _is_published(bundle: Bundle, output: Path) -> bool:
-    """Whether `output` holds this run's weights."""
-    there, here = output / WEIGHTS_FILE, bundle.directory / WEIGHTS_FILE
-    return (output / CARD_FILE).exists() and there.exists() and there.read_bytes() == here.read_bytes()

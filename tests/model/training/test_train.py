@@ -340,3 +340,15 @@ def test_a_net_that_saw_everything_carries_the_scores_of_nets_that_did_not(folde
     assert trained.scores["policies"]["mode"]["miou"] == 0.51 and "confusion" not in trained.scores["policies"]["mode"]
     assert set(trained.scores["policies"]) == {"mode"}
     assert "**51.0**" in (folder / "bundle/README.md").read_text()
+
+    entries["scores"]["coverage"] = "dense"
+    write_yaml(path, entries)
+    found["models"]["scale mode"]["miou"] = 0.62
+    (folder / "scores.json").write_text(json.dumps(found | {"missing": [], "coverage": {"scale": curve}}))
+    [trained] = train(path)  # what is shipped follows its recipe and its scores, without training
+    assert trained.bundle.card.coverage.default == "dense" and trained.scores["policies"]["mode"]["miou"] == 0.62
+    assert "**62.0**" in (folder / "bundle/README.md").read_text()
+    assert (folder / "bundle/training.yaml").read_text() == path.read_text()
+    written = (folder / "bundle/bundle.json").stat().st_mtime_ns
+    train(path)
+    assert (folder / "bundle/bundle.json").stat().st_mtime_ns == written
