@@ -24,9 +24,10 @@ from bench.needed import needed
 from bench.processes import Stopwatch
 from foveate.schema import SegmentOptions
 from jobs.catalog import Catalog
-from model.accumulator import LABELS, Accumulator, Taps
+from model.accumulator import Accumulator
 from model.bundle import Bundle, load_bundle
 from model.device import Ferry, Landing
+from model.finishing import LABELS, Taps
 from model.lanes import Lanes
 from model.predictor import PatchBatch, Predictor, Scores
 from raster.bands import fill_colour

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import DiskFull
 from foveate.schema import NODATA, SpacingInfo
-from model.accumulator import LABELS, PROBABILITIES, UNCERTAINTY, UNCERTAINTY_STEPS, Layers
+from model.finishing import LABELS, PROBABILITIES, UNCERTAINTY, UNCERTAINTY_STEPS, Layers
 from raster.features import RegionsJob
 from raster.geometry import Region, Size
 from raster.georeference import Georeference

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import CanvasMismatch
-from model.accumulator import Layers
+from model.finishing import Layers
 from raster.geometry import Region
 from raster.grid import Block
 from raster.whole_file import whole_file

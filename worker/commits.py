@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from foveate.errors import CoverageHole
 from foveate.schema import NODATA
-from model.accumulator import LABELS, PROBABILITIES, UNCERTAINTY, Accumulator, Layers, OpenSums, Taps, finish
+from model.accumulator import Accumulator
 from model.device import Ferry, Landing
+from model.finishing import LABELS, PROBABILITIES, UNCERTAINTY, Layers, OpenSums, Taps, finish
 from raster.geometry import Region
 from raster.grid import Block
 from worker.canvas import BlockRecord, Canvas, Tally

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.accumulator import Taps
+from model.finishing import Taps
 from raster.geometry import Region, Size
 from raster.grid import Block, Blocks, Lattice, WorkingGrid, cut_blocks
 

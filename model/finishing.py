@@ -1,0 +1,156 @@
+"""From open sums to finished labels: each output pixel's class, and what else is known of it.
+
+Letters: K classes, H W working pixels, R C rows and columns of an output strip.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.device import Ferry
+
+_STRIP_BYTES = 2 << 20
+"""Probabilities of one output strip: finishing goes over them several times, which a processor's cache makes quick."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """One output axis over the working pixels at hand: level-0 pixel u is (1 - t) * first + t * second."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    t: NDArray[np.float32]
+
+    def __getitem__(self, part: slice) -> "Taps":
+        return Taps(self.first[part], self.second[part], self.t[part])
+
+    @property
+    def plain(self) -> bool:
+        """Whether every output pixel is one working pixel."""
+        return not self.t.any()
+
+
+LABELS, UNCERTAINTY, PROBABILITIES = "labels", "uncertainty", "probabilities"
+"""Layers of what `finish` makes; the first always."""
+
+UNCERTAINTY_STEPS = 1024
+"""Uncertainty comes in steps of one in so many, which makes it small; -1 where nothing was examined."""
+
+Layers = dict[str, NDArray[Any]]
+"""By name: `labels` uint8 (R, C); `uncertainty` int16 (R, C); `probabilities` float16 (K, R, C), NaN = not examined."""
+
+
+OpenSums = NDArray[np.float32] | Tensor
+"""(K + 1, H, W) as from `Accumulator.there` or `Accumulator.part`."""
+
+
+def finish(
+    sums: OpenSums,
+    rows: Taps,
+    columns: Taps,
+    *,
+    valid: NDArray[np.bool_] | None,
+    downsample: int,
+    values: NDArray[np.uint8],
+    nodata: int,
+    ferry: Ferry,
+    extras: Collection[str] = (),
+    shown: NDArray[np.float32] | None = None,
+) -> dict[str, Tensor]:
+    """The class values of (R, C) output pixels, and the layers named by `extras`: what `Layers` holds, on the device.
+
+    `sums` (K + 1, H, W); `rows` and `columns` map level-0 pixels to its pixels;
+    `valid` (level-0 rows, columns) or None for all; `downsample` m level-0 pixels a side make one output pixel (the
+    last ones may be cut), which gets the class of the highest mean probability over its valid examined pixels, ties to
+    the lower class; none: `nodata`. `values` (K,) are the class values of the channels. `shown` (H, W), 0 or 1, or None
+    for all: the sums that count.
+    """
+    sums_KHW = sums if isinstance(sums, Tensor) else ferry.up(sums)[0]
+    if shown is not None:
+        sums_KHW = sums_KHW * ferry.up(shown)[0]
+    classes, wide = sums_KHW.shape[0] - 1, len(columns.t)
+    strip = max(1, _STRIP_BYTES // (4 * (classes + 1) * max(1, wide)) // downsample) * downsample
+    # Where an output pixel is one working pixel, its weight changes neither the order of its scores nor their shares.
+    one_to_one = downsample == 1 and rows.plain and columns.plain
+    strips: dict[str, list[Tensor]] = {name: [] for name in (LABELS, *extras)}
+    for start in range(0, len(rows.t), strip):
+        part = slice(start, min(start + strip, len(rows.t)))
+        scores_KRC = _scores(sums_KHW, rows[part], columns, ferry, weighted=one_to_one)
+        if valid is not None:
+            scores_KRC = scores_KRC * ferry.up(valid[part])[0]
+        if downsample > 1:
+            scores_KRC = _summed(scores_KRC, downsample)
+        examined_RC = scores_KRC[-1] > 0
+        strips[LABELS].append(_labels(scores_KRC[:-1], examined_RC, values.tolist(), nodata))
+        for name in extras:
+            strips[name].append(_EXTRAS[name](scores_KRC[:-1], examined_RC))
+    return {name: torch.cat(parts, dim=-2) for name, parts in strips.items()}
+
+
+def _labels(scores_KRC: Tensor, examined_RC: Tensor, values: list[int], nodata: int) -> Tensor:
+    """uint8 (R, C). Class by class, in bytes: quicker than indices of eight bytes and a table of values."""
+    best = scores_KRC[0]
+    labels = torch.full_like(best, values[0], dtype=torch.uint8)
+    for value, scores in zip(values[1:], scores_KRC[1:], strict=True):
+        labels = torch.where(scores > best, value, labels)
+        best = torch.maximum(best, scores)
+    return torch.where(examined_RC, labels, nodata)
+
+
+def _probabilities(scores_KRC: Tensor, examined_RC: Tensor) -> Tensor:
+    shares = scores_KRC / scores_KRC.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.where(examined_RC, shares, torch.nan).half()
+
+
+def _uncertainty(scores_KRC: Tensor, examined_RC: Tensor) -> Tensor:
+    """The entropy over that of equal shares, in steps."""
+    shares = scores_KRC / scores_KRC.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
+    entropy = torch.special.entr(shares).sum(0) / math.log(max(2, len(shares)))
+    steps = (entropy * UNCERTAINTY_STEPS).round().clamp(0, UNCERTAINTY_STEPS)
+    return torch.where(examined_RC, steps, -1).short()
+
+
+_EXTRAS = {UNCERTAINTY: _uncertainty, PROBABILITIES: _probabilities}
+
+
+def _scores(sums_KHW: Tensor, rows: Taps, columns: Taps, ferry: Ferry, *, weighted: bool) -> Tensor:
+    """(K + 1, R, C) probabilities at level-0 pixels, and last 1 where the nearest working pixel was examined.
+
+    `weighted`: all of that times the summed window.
+    """
+    low, high = int(rows.first.min()), int(rows.second.max()) + 1
+    strip_KHW = sums_KHW[:, low:high]
+    if not weighted:
+        weight_HW = strip_KHW[-1:].clone()
+        strip_KHW = torch.where(weight_HW > 0, strip_KHW / weight_HW.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+    shifted = Taps(rows.first - low, rows.second - low, rows.t)
+    return _mixed(_mixed(strip_KHW, columns, 2, ferry), shifted, 1, ferry)
+
+
+def _mixed(values_KHW: Tensor, taps: Taps, axis: int, ferry: Ferry) -> Tensor:
+    """Linear interpolation along one axis; the last channel (examined or not) takes the nearer pixel."""
+    if taps.plain and (np.diff(taps.first) == 1).all():
+        return values_KHW.narrow(axis, int(taps.first[0]), len(taps.first))
+    at_first, at_second, t = ferry.up(taps.first, taps.second, taps.t)
+    first = values_KHW.index_select(axis, at_first)
+    if taps.plain:
+        return first
+    second = values_KHW.index_select(axis, at_second)
+    t = t[:, None] if axis == 1 else t[None, :]
+    mixed = torch.lerp(first, second, t)
+    mixed[-1] = torch.where(t <= 0.5, first[-1], second[-1])
+    return mixed
+
+
+def _summed(scores_KRC: Tensor, side: int) -> Tensor:
+    """Sums over squares of `side` pixels; the last row and column of squares may be cut."""
+    _, rows, columns = scores_KRC.shape
+    padded = torch.nn.functional.pad(scores_KRC, (0, -columns % side, 0, -rows % side))
+    blocks = padded.reshape(padded.shape[0], padded.shape[1] // side, side, padded.shape[2] // side, side)
+    return blocks.sum((2, 4))
