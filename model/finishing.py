@@ -78,9 +78,15 @@ def finish(
     strip = max(1, _STRIP_BYTES // (4 * (classes + 1) * max(1, wide)) // downsample) * downsample
     # Where an output pixel is one working pixel, its weight changes neither the order of its scores nor their shares.
     one_to_one = downsample == 1 and rows.plain and columns.plain
+    labels_alone = downsample == 1 and not one_to_one and not extras
     strips: dict[str, list[Tensor]] = {name: [] for name in (LABELS, *extras)}
     for start in range(0, len(rows.t), strip):
         part = slice(start, min(start + strip, len(rows.t)))
+        if labels_alone:
+            labels_RC = _labels_between(sums_KHW, rows[part], columns, values.tolist(), nodata, ferry)
+            shown_RC = labels_RC if valid is None else torch.where(ferry.up(valid[part])[0], labels_RC, nodata)
+            strips[LABELS].append(shown_RC)
+            continue
         scores_KRC = _scores(sums_KHW, rows[part], columns, ferry, weighted=one_to_one)
         if valid is not None:
             scores_KRC = scores_KRC * ferry.up(valid[part])[0]
@@ -91,6 +97,45 @@ def finish(
         for name in extras:
             strips[name].append(_EXTRAS[name](scores_KRC[:-1], examined_RC))
     return {name: torch.cat(parts, dim=-2) for name, parts in strips.items()}
+
+
+def _labels_between(
+    sums_KHW: Tensor, rows: Taps, columns: Taps, values: list[int], nodata: int, ferry: Ferry
+) -> Tensor:
+    """uint8 (R, C): the classes of output pixels that lie between working pixels, without most of their probabilities.
+
+    Where the four working pixels around one are of one class, so is what is interpolated between them. Only the others
+    are interpolated: they lie along the borders of what is seen.
+    """
+    low, high = int(rows.first.min()), int(rows.second.max()) + 1
+    part_KHW = sums_KHW[:, low:high]
+    own_HW = _labels(part_KHW[:-1], part_KHW[-1] > 0, values, nodata)
+    alike_HW = own_HW != nodata
+    alike_HW[:-1] &= own_HW[:-1] == own_HW[1:]
+    alike_HW[:, :-1] &= alike_HW[:, 1:] & (own_HW[:, :-1] == own_HW[:, 1:])
+    r0, r1, t, c0, c1, u = ferry.up(
+        rows.first - low, rows.second - low, rows.t, columns.first, columns.second, columns.t
+    )
+    labels_RC = own_HW.index_select(0, r0).index_select(1, c0)
+    r, c = (~alike_HW.index_select(0, r0).index_select(1, c0)).nonzero(as_tuple=True)
+    labels_RC[r, c] = _labels(*_between(part_KHW, (r0[r], r1[r], t[r]), (c0[c], c1[c], u[c])), values, nodata)
+    return labels_RC
+
+
+def _between(
+    sums_KHW: Tensor, rows: tuple[Tensor, Tensor, Tensor], columns: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """(K, N) probabilities at N places, and (N,) whether the nearest working pixel was examined; as `_scores`."""
+    (r0, r1, t), (c0, c1, u) = rows, columns
+    above, below = (torch.lerp(_shares(sums_KHW[:, r, c0]), _shares(sums_KHW[:, r, c1]), u) for r in (r0, r1))
+    nearest = sums_KHW[-1, torch.where(t <= 0.5, r0, r1), torch.where(u <= 0.5, c0, c1)]
+    return torch.lerp(above, below, t), nearest > 0
+
+
+def _shares(sums_KN: Tensor) -> Tensor:
+    """(K, N) probabilities from sums (K + 1, N); 0 where nothing was examined."""
+    weight = sums_KN[-1]
+    return torch.where(weight > 0, sums_KN[:-1] / weight.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
 
 
 def _labels(scores_KRC: Tensor, examined_RC: Tensor, values: list[int], nodata: int) -> Tensor:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.device import Ferry
 from model.finishing import Taps, finish
@@ -49,3 +51,43 @@ def test_strips_do_not_change_the_labels(monkeypatch):
     whole = labels_of(sums, downsample=2)
     monkeypatch.setattr("model.finishing._STRIP_BYTES", 1)
     assert (labels_of(sums, downsample=2) == whole).all()
+
+
+def taps(length, count, ratio):
+    """As worker.placement: `count` output pixels over `length` working pixels that are `ratio` of them wide."""
+    place = np.clip((np.arange(count) + 0.5) / ratio - 0.5, 0, length - 1)
+    first = np.minimum(np.floor(place).astype(np.int64), max(0, length - 2))
+    return Taps(first, np.minimum(first + 1, length - 1), (place - first).astype(np.float32))
+
+
+@given(
+    st.integers(1, 4), st.integers(1, 23), st.integers(1, 23), st.sampled_from([0.37, 0.5, 0.8, 1.06, 1.24, 2.7]),
+    st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_labels_between_working_pixels_are_those_of_the_interpolated_probabilities(classes, height, width, ratio, seed):
+    """Fields of one class, noise, what was never examined and what has no data: as from probabilities in float64."""
+    rng = np.random.default_rng(seed)
+    fields = np.kron(rng.integers(classes, size=(-(-height // 5), -(-width // 5))), np.ones((5, 5), int))
+    fields = fields[:height, :width]
+    shares = rng.dirichlet(np.ones(classes), (height, width)) + 3 * rng.random() * np.eye(classes)[fields]
+    shares = (shares / shares.sum(axis=-1, keepdims=True)).transpose(2, 0, 1)
+    weight = rng.random((height, width)) + 0.1
+    weight[rng.random((height, width)) < rng.choice([0, 0.1])] = 0
+    sums = np.concatenate([shares * weight, weight[None]]).astype(np.float32)
+    rows, columns = (taps(length, max(1, int(length * ratio)), ratio) for length in (height, width))
+    valid = rng.random((len(rows.t), len(columns.t))) < 0.9
+    settings = {"valid": valid, "downsample": 1, "values": np.arange(classes, dtype=np.uint8) + 3, "nodata": 255}
+    got = finish(sums, rows, columns, **settings, ferry=Ferry(CPU))["labels"].numpy()
+
+    exact = np.where(weight > 0, sums[:-1].astype(float) / np.maximum(sums[-1], 1e-30), 0)
+    for axis, line in ((2, columns), (1, rows)):
+        t = line.t.reshape((1, 1, -1) if axis == 2 else (1, -1, 1)).astype(float)
+        exact = exact.take(line.first, axis) * (1 - t) + exact.take(line.second, axis) * t
+    near = [np.where(line.t <= 0.5, line.first, line.second) for line in (rows, columns)]
+    examined = (weight[np.ix_(*near)] > 0) & valid
+    best = np.sort(exact, axis=0)
+    clear = (best[-1] - best[-2] > 1e-6) if classes > 1 else np.ones(examined.shape, bool)
+    wanted = np.where(examined, exact.argmax(axis=0) + 3, 255)
+    assert (got == wanted)[clear | ~examined].all()
+    both = finish(sums, rows, columns, **settings, ferry=Ferry(CPU), extras=("uncertainty",))["labels"].numpy()
+    assert (got == both)[clear | ~examined].all()
