@@ -42,6 +42,17 @@ def needed(out: Path, card: BundleCard) -> dict[int, NDArray[np.bool_]]:
     return found
 
 
+def in_whole_tiles(mask: NDArray[np.bool_], tile: tuple[int, int]) -> int:
+    """How many pixels the tiles (width, height) hold that any pixel of `mask` lies in: what no codec can go below."""
+    rows, columns = mask.shape
+    wide, high = tile
+    padded = np.pad(mask, ((0, -rows % high), (0, -columns % wide)))
+    touched = padded.reshape(padded.shape[0] // high, high, padded.shape[1] // wide, wide).any(axis=(1, 3))
+    heights = np.diff(np.append(np.arange(0, rows, high), rows))
+    widths = np.diff(np.append(np.arange(0, columns, wide), columns))
+    return int((touched * heights[:, None] * widths[None, :]).sum())
+
+
 def nearest_level(sizes: list[tuple[int, int]], scale: tuple[float, float]) -> int:
     """The coarsest of the levels (width, height) that is as fine as `scale`, in pixels of the first level."""
     wide, high = sizes[0]

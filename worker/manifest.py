@@ -11,6 +11,7 @@ from foveate import __version__
 from foveate.licences import restriction
 from foveate.schema import ImageInfo
 from model.bundle import Bundle
+from raster.convert import needs_conversion
 from raster.regions import RegionsSummary
 from worker.batches import PatchReader
 from worker.compute import Computed
@@ -132,6 +133,7 @@ def _counts(job: Job, plan: Plan, computed: Computed) -> dict[str, Any]:
             seen, job.grid, job.source.info, lambda fov: job.source.level_for(reader.plane(fov).scale)
         ),
         "pixels_decoded": computed.pixels_decoded,
+        "pixels_converted": 0 if needs_conversion(job.info) is None else job.info.width * job.info.height,
         "blocks": len(job.placement.blocks),
         "covered_share": computed.tally.examined / valid,
         "skipped_share": computed.tally.background / valid,

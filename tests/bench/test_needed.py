@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bench.needed import nearest_level, paint
+from bench.needed import in_whole_tiles, nearest_level, paint
 
 
 def test_one_cell_needs_its_window_and_no_more() -> None:
@@ -41,3 +41,9 @@ def test_the_nearest_level_may_be_two_percent_coarser_and_no_more() -> None:
     assert nearest_level(sizes, (1.9, 1.9)) == 0
     assert nearest_level(sizes, (8.0, 8.0)) == 2
     assert nearest_level(sizes, (0.5, 0.5)) == 0
+
+
+def test_whole_tiles_are_cut_at_the_border() -> None:
+    mask = np.zeros((50, 70), bool)
+    mask[31, 31] = mask[40, 65] = True
+    assert in_whole_tiles(mask, (32, 32)) == 32 * 32 + 18 * 6

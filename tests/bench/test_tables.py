@@ -82,8 +82,9 @@ def test_resume_tells_what_was_forwarded_twice_and_a_mask_that_differs() -> None
 
 def test_decoded_names_the_largest_ratio() -> None:
     base = {"image": "slide", "pixels": 4_000_000, "bank": 3, "policy": "mode", "needed": 2_000_000}
-    base |= {"counted": 2_000_000, "decoded": 2_100_000}
-    assert "Largest ratio 1.300" in decoded.table([base | {"ratio": 1.05}, base | {"ratio": 1.3}])
+    base |= {"counted": 2_000_000, "tiles": 2_400_000, "converted": 0, "decoded": 2_100_000}
+    text = decoded.table([base, base | {"decoded": 2_600_000}])
+    assert "Largest ratio 1.300, and 1.083 in whole tiles" in text
 
 
 def test_equal_masks_agree_and_a_wrong_class_costs_its_share() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 
+import raster.convert
 from foveate.cli import run
 from tests.bundles import make_bundle
 from tests.shared import DATA
@@ -78,6 +79,17 @@ def test_the_directory_of_a_finished_run_stands_for_its_bundle(tmp_path, capsys)
     assert run(words) == 0
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["model"]["name"] == manifest["parameters"]["model"] == "learnt"
+
+
+@pytest.mark.parametrize(("flat", "converted"), [(10_000, 300 * 400), (1_000_000, 0)])
+def test_what_it_costs_to_make_missing_levels_is_told(tmp_path, monkeypatch, flat, converted):
+    monkeypatch.setattr(raster.convert, "_FLAT_PIXELS", flat)
+    image = write_image(tmp_path / "i.tif", np.full((300, 400, 3), 90, np.uint8))
+    bundle = make_bundle(tmp_path / "e", name="e", kind="any", spacing=None, mapping="explicit", policy="fixed:1")
+    assert run(["segment", str(image), "--out", str(tmp_path / "out"), "--model", str(bundle)]) == 0
+    counts = json.loads((tmp_path / "out/manifest.json").read_text())["counts"]
+    assert counts["pixels_converted"] == converted
+    assert counts["pixels_decoded"] >= counts["pixels_needed"] > 0
 
 
 @pytest.mark.slow
