@@ -87,9 +87,7 @@ def test_what_it_costs_to_make_missing_levels_is_told(tmp_path, monkeypatch, fla
     image = write_image(tmp_path / "i.tif", np.full((300, 400, 3), 90, np.uint8))
     bundle = make_bundle(tmp_path / "e", name="e", kind="any", spacing=None, mapping="explicit", policy="fixed:1")
     assert run(["segment", str(image), "--out", str(tmp_path / "out"), "--model", str(bundle)]) == 0
-    counts = json.loads((tmp_path / "out/manifest.json").read_text())["counts"]
-    assert counts["pixels_converted"] == converted
-    assert counts["pixels_decoded"] >= counts["pixels_needed"] > 0
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["counts"]["pixels_converted"] == converted
 
 
 @pytest.mark.slow
