@@ -81,7 +81,7 @@ class PatchReader:
 
     def read(self, block: Block, group: list[Shot], batch: int) -> tuple[PatchBatch, frozenset[Region]]:
         """The group padded to `batch` patches, and the level-0 regions of damage that were met."""
-        with self._on(block):
+        with self.on(block):
             return self.read_loose(self._placement.support(block), group, batch)
 
     def read_loose(self, corner: Region, group: list[Shot], batch: int) -> tuple[PatchBatch, frozenset[Region]]:
@@ -103,8 +103,11 @@ class PatchReader:
         return made, damaged
 
     @contextmanager
-    def _on(self, block: Block) -> Iterator[None]:
-        """Notes that a block is being read; as soon as an older one no longer is, the source may forget its part."""
+    def on(self, block: Block) -> Iterator[None]:
+        """Notes that a block is being read; as soon as an older one no longer is, the source may forget its part.
+
+        `read` does so for itself; whoever reads a block in several rounds, beside other blocks, does it around them.
+        """
         with self._lock:
             self._reading[block] += 1
             self._newest = block if self._newest is None else max(self._newest, block, key=_place)

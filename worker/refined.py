@@ -137,7 +137,9 @@ class RefinedWork(BlockWork):
         threshold = self._job.coverage.threshold
         assert threshold is not None, "refined coverage has a threshold"
         there = [(node, self._predictor.ferry.up(scores)[0].float()) for node, scores in roots]
-        return refined(self._tree, threshold, there, forward, matters=self._examined), frozenset(damaged)
+        with self._reader.on(block):
+            found = refined(self._tree, threshold, there, forward, matters=self._examined)
+        return found, frozenset(damaged)
 
     def _keep(self, block: Block, found: Refined, damaged: frozenset[Region]) -> None:
         """The block's sums, and its leaves."""

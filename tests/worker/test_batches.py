@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,19 @@ def test_patches_do_not_depend_on_what_was_kept(slide: Path) -> None:
         np.testing.assert_array_equal(one.pixels, other.pixels)
     rich.source.close()
     poor.source.close()
+
+
+def test_a_block_that_is_read_in_rounds_beside_another_is_decoded_once(slide: Path) -> None:
+    """What it will read again is kept though nobody reads it at the moment, until it is left."""
+    reading = Reading(slide, (128, 256), 1.0, cache_bytes=BYTES, block=10)
+    one, other = list(reading.placement.blocks)[:2]
+    first = next(groups(reading.plan, one, 4))
+    for kept in (True, False):
+        with reading.reader.on(one) if kept else nullcontext():
+            reading.reader.read(one, first, 4)
+            for group in groups(reading.plan, other, 4):
+                reading.reader.read(other, group, 4)
+            reading.source.take_pixels_decoded()
+            reading.reader.read(one, first, 4)
+            assert (reading.source.take_pixels_decoded() == 0) == kept
+    reading.source.close()
