@@ -203,6 +203,6 @@ def place(
         y,
         lattice,
         blocks,
-        spans(x, tuple(span.start * lattice.stride for span in blocks.column_spans), lattice.overlap_px),
-        spans(y, tuple(span.start * lattice.stride for span in blocks.row_spans), lattice.overlap_px),
+        spans(x, tuple(lattice.start(span.start) for span in blocks.column_spans), lattice.overlap_px),
+        spans(y, tuple(lattice.start(span.start) for span in blocks.row_spans), lattice.overlap_px),
     )

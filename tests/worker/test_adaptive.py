@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rasterio
+import torch
 
 from foveate.errors import OptionInvalid
 from model.bundle import load_bundle
@@ -158,6 +159,32 @@ def test_no_data_costs_nothing(bundles, tmp_path, coverage):
         mask = file.read(1)
     assert (mask[:, 280:] == 255).all()
     assert (mask[:, :280] != 255).all()
+
+
+@pytest.fixture
+def slanted(monkeypatch):
+    """Scores that depend on the place in the patch: what a pixel gets then tells which patches had a say."""
+    plain = Predictor.scores
+
+    def scores(predictor, batch):
+        found = plain(predictor, batch)
+        ramp = torch.linspace(0, 1, found.shape[-1])
+        return (found + torch.stack([ramp, 1 - ramp])[None, :, None, :]) / 2
+
+    monkeypatch.setattr(Predictor, "scores", scores)
+
+
+@pytest.mark.parametrize("detail", [0.0, 0.5])
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_every_patch_has_its_say_whatever_the_blocks_and_the_region(bundles, tmp_path, slanted, coverage, detail):
+    image = write_image(tmp_path / "i.tif", np.kron(patchwork(40, 48), np.ones((13, 13, 1), np.uint8)))
+    options = {"coverage": coverage, "detail": detail}
+    whole = mask_of(spec_for(image, bundles["nested"], tmp_path / "whole", block=8, **options))
+    for block in (1, 2):
+        parts = spec_for(image, bundles["nested"], tmp_path / str(block), block=block, batch=block, **options)
+        assert (mask_of(parts) == whole).all()
+    region = spec_for(image, bundles["nested"], tmp_path / "roi", block=3, roi=(340, 340, 60, 60), **options)
+    assert (mask_of(region) == whole[340:400, 340:400]).all()
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)
