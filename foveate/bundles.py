@@ -1,5 +1,6 @@
 """Bundles as files: taken out of a directory or a zip archive, and packed into one."""
 
+import errno
 import re
 import shutil
 import stat
@@ -87,9 +88,13 @@ def unpacked(source: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(source) as archive:
                 _extract(archive, Path(scratch), source)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
             hint = "export the bundle again: `foveate models export NAME`"
             raise BundleInvalid(f"{source} is no sound zip archive: {error}", hint=hint) from error
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # what zipfile meets where an offset points before the file
+                raise
+            raise BundleInvalid(f"{source} is no sound zip archive: {error}", hint="export the bundle again") from error
         yield Path(scratch)
 
 

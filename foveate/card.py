@@ -61,7 +61,7 @@ def read_card(directory: Path) -> BundleCard:
             f"{directory / CARD_FILE}: {place}: {first['msg']}",
             "correct bundle.json (docs/models.md lists every field)",
         )
-    _check_contract(card, directory / CARD_FILE)
+    check_contract(card, directory / CARD_FILE)
     return card
 
 
@@ -158,8 +158,8 @@ def _finite(literal: str) -> float:
     return value
 
 
-def _check_contract(card: BundleCard, path: Path) -> None:
-    """What holds between fields and is not a matter of JSON."""
+def check_contract(card: BundleCard, path: Path) -> None:
+    """What holds between fields and is not a matter of JSON; BundleInvalid names `path` and the field."""
     try:
         check_policy(card.policy, fovs=len(card.fovs), mapping=card.mapping, foveated=card.foveation is not None)
     except OptionInvalid as error:

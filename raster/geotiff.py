@@ -216,7 +216,7 @@ class RasterioImage:
             values, opaque = self._palette.expand(raw[0])
             return Pixels(values, opaque if valid is None else _both(valid, opaque))
         if self._is_float:
-            valid = _both(valid, ~np.isnan(raw).any(axis=0))
+            valid = _both(valid, np.isfinite(raw).all(axis=0))
         if self._inverted:
             raw = np.iinfo(raw.dtype).max - raw
         if self._gain > 1:

@@ -37,8 +37,8 @@ def footprint(box: tuple[float, float, float, float], ratio: tuple[float, float]
 def resample(values: NDArray[Any], origin: Region, box: tuple[float, float, float, float], size: Size) -> NDArray[Any]:
     """`box` of the input frame as `size` pixels.
 
-    `values` is (height, width) or (height, width, bands), uint8 or float32, and holds the input pixels of the region
-    `origin` (see `footprint`). `box` is (x0, y0, x1, y1), in input pixels. Same dtype out.
+    `values` is (height, width) or (height, width, bands), uint8, uint16 or float32, and holds the input pixels of the
+    region `origin` (see `footprint`). `box` is (x0, y0, x1, y1), in input pixels. Same dtype out.
     """
     ratio = ((box[2] - box[0]) / size.width, (box[3] - box[1]) / size.height)
     local = (box[0] - origin.x, box[1] - origin.y, box[2] - origin.x, box[3] - origin.y)
@@ -76,6 +76,10 @@ def _is_whole(box: tuple[float, float, float, float], ratio: tuple[float, float]
 
 def _by_band(values: NDArray[Any], change: Any) -> NDArray[Any]:
     """`change` a Pillow image of each band; three bytes go together (four would be taken for premultiplied alpha)."""
+    if values.dtype == np.uint16:
+        # Pillow reduces no image of 16 bits; every one of them is a float32.
+        changed = _by_band(values.astype(np.float32), change)
+        return np.asarray(np.rint(changed), np.uint16)
     if values.ndim == 2:
         return np.asarray(change(Image.fromarray(np.ascontiguousarray(values))))
     if values.shape[2] == 3 and values.dtype == np.uint8:

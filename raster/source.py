@@ -5,6 +5,7 @@ bundle's bands and dtype, no-data pixels in the fill colour) and chunks of plane
 scale). A plane pixel depends on its place alone, never on who asked for it: masks do not depend on blocks or batches.
 """
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -126,10 +127,25 @@ class Source:
         return self._resample(plane, region)
 
     def read_valid(self, region_l0: Region) -> NDArray[np.bool_] | None:
-        """(height, width), True where level 0 is data; None: everywhere. `region_l0` lies inside the image."""
+        """(height, width), True where level 0 is data; None: everywhere. `region_l0` lies inside the image.
+
+        A tile that cannot be decoded counts as data, so that it is read, and then reported as damage.
+        """
         if self.info.validity == "none":
             return None
-        return self._handle().read_valid(0, region_l0)
+        try:
+            return self._handle().read_valid(0, region_l0)
+        except ImageUnreadable:
+            return self._valid_by_tile(region_l0)
+
+    def _valid_by_tile(self, region_l0: Region) -> NDArray[np.bool_]:
+        found = np.ones(region_l0.size.shape, bool)
+        for tile in _chunks_under(region_l0, *self.info.levels[0].tile):
+            part = tile.intersection(region_l0)
+            with contextlib.suppress(ImageUnreadable):
+                valid = self._handle().read_valid(0, part)
+                found[part.slices(region_l0.x, region_l0.y)] = True if valid is None else valid
+        return found
 
     def level_for(self, scale: tuple[float, float]) -> int:
         """The index of the file's nearest level that is as fine as `scale`, give or take 2 %."""

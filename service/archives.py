@@ -1,5 +1,6 @@
 """A .zip as one slide of several files: unpacked under limits, into names of our own choosing."""
 
+import errno
 import re
 import shutil
 import stat
@@ -25,6 +26,10 @@ _PART = re.compile(r"[\w .()+,=@&'~\[\]-]+")
 _HINT = "zip the files of one slide and nothing else, with plain names and without links"
 
 __all__ = ["MAX_MEMBERS", "MAX_RATIO", "is_zip", "unpack_slide"]
+
+
+_LONGEST = 255
+"""Bytes of a file's name, on every file system in use."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,13 @@ def unpack_slide(archive: Path, content: Path, limits: Limits) -> str:
             limits.check_space(content, total)
             with disk_errors(content):
                 _extract(opened, members, content)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, struct.error) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, struct.error, ValueError) as error:
+        raise UploadInvalid(
+            f"the zip archive is damaged: {error}", hint="make the archive again and send it"
+        ) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what zipfile meets where an offset points before the file
+            raise
         raise UploadInvalid(
             f"the zip archive is damaged: {error}", hint="make the archive again and send it"
         ) from error
@@ -88,6 +99,8 @@ def _checked_members(opened: zipfile.ZipFile, packed: int) -> list[_Member]:
     paths = [_checked_path(info) for info in files]
     if len({str(path).casefold() for path in paths}) != len(paths):
         raise UploadInvalid("two members of the zip archive have one name", hint=_HINT)
+    if {parent for path in paths for parent in path.parents}.intersection(paths):
+        raise UploadInvalid("a member of the zip archive is a file and a folder", hint=_HINT)
     total = sum(info.file_size for info in files)
     if total > MAX_RATIO * max(packed, 1):
         message = f"the zip archive would unpack from {packed} to {total} bytes, more than {MAX_RATIO}:1"
@@ -111,9 +124,11 @@ def _checked_path(info: zipfile.ZipInfo) -> PurePosixPath:
     if info.flag_bits & 1 or info.compress_type not in _METHODS:
         raise UploadInvalid("the zip archive is encrypted, or compressed in an unusual way", hint=_HINT)
     path = PurePosixPath(info.filename)
-    plain = all(_PART.fullmatch(part) and not part.startswith(".") for part in path.parts)
+    plain = all(
+        _PART.fullmatch(part) and not part.startswith(".") and len(part.encode()) <= _LONGEST for part in path.parts
+    )
     if path.is_absolute() or "\\" in info.orig_filename or not plain:
-        raise UploadInvalid("a member of the zip archive has an absolute, hidden, upward or odd path", hint=_HINT)
+        raise UploadInvalid("a member of the zip archive has an absolute, hidden, upward, odd or long path", hint=_HINT)
     return path
 
 

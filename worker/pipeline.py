@@ -14,6 +14,7 @@ from model.device import choose_device
 from model.predictor import Predictor
 from raster.geometry import Region
 from raster.regions import stand_by
+from raster.sidecars import find_sidecars
 from raster.whole_file import write_json
 from worker.assemble import Assembly
 from worker.canvas import Canvas
@@ -22,7 +23,7 @@ from worker.counts import forwards, windows_of_tree
 from worker.heap import share_one_heap
 from worker.job import COMPUTED, CONVERTED, LOOKED, Job, Report, prepared
 from worker.look import Thumbnail, distribution, take_thumbnail
-from worker.manifest import manifest
+from worker.manifest import file_sha256, manifest
 from worker.plan import EXAMINED, Plan, make_plan, tissue_under, why_skipped
 from worker.refined import RefinedWork
 from worker.sizing import batch_for
@@ -169,10 +170,21 @@ def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
         "image_sha256": job.spec.image_sha256,
         "bundle_sha256": predictor.bundle.sha256,
         "reader": job.info.reader,
+        "levels": [[level.width, level.height] for level in job.info.levels],
+        "validity": job.info.validity,
+        "nodata": job.info.nodata,
+        "ratio": list(job.grid.ratio),
+        "beside": _beside(job.spec),
         "device": job.device if predictor.half is None else f"{job.device}, {predictor.half}",
         "block": job.budget.block,
         "flat_blocks": job.spec.block is None,
     }
+
+
+def _beside(spec: JobSpec) -> dict[str, str]:
+    """Digests of the files that are read with the image: overviews, masks, world files."""
+    names = find_sidecars(spec.image).names if spec.sidecars and spec.image.is_file() else ()
+    return {name: file_sha256(spec.image.with_name(name)) for name in names}
 
 
 def _telling(report: Report, dismissed: Callable[[], bool]) -> Report:

@@ -41,7 +41,8 @@ def train(
     for run in runs:
         typer.echo(f"{run.name}: {run.bundle.directory}")
         for policy, score in run.scores.get("policies", {}).items():
-            typer.echo(f"  {policy:10} mIoU {100 * score['miou']:.1f} %")
+            miou = "undefined" if score["miou"] is None else f"{100 * score['miou']:.1f} %"
+            typer.echo(f"  {policy:10} mIoU {miou}")
 
 
 @contextmanager

@@ -18,12 +18,14 @@ from foveate.coverage import nests
 from foveate.errors import OptionInvalid
 from model.bundle import load_bundle
 from model.cells import thumbnail_distribution
+from model.datasets.config import Data
 from model.datasets.labelled import open_labelled
 from model.datasets.layouts import find_pairs
 from model.datasets.pair import Pair
 from model.detail import planned_needs
 from model.evaluation import signals
 from model.evaluation.entries import Entry, Plan
+from model.evaluation.memory import dates_of
 from model.evaluation.nodes import Cover, Nodes, forward_nodes
 from model.evaluation.predict import Strip, foveation_step, thumbnail_of
 from model.evaluation.tally import Tally
@@ -152,7 +154,7 @@ def prepare(
         bundle = entry.parts[0].bundle
         if bundle not in predictors:
             predictors = {bundle: Predictor(load_bundle(bundle), device)}
-        folder = directory / nodes_key(predictors[bundle], str(pair), plan.config.overlap)
+        folder = directory / nodes_key(predictors[bundle], pair, entry.data, plan.config.overlap)
         images.append(
             _prepared(
                 entry, pair, predictors[bundle], plan, folder,
@@ -162,10 +164,11 @@ def prepare(
     return _with_oracle(images)
 
 
-def nodes_key(predictor: Predictor, image: str, overlap: float) -> str:
+def nodes_key(predictor: Predictor, pair: Pair, data: Data, overlap: float) -> str:
     """Names all that an image's nodes depend on; F_theta and what the card says of training are no part of it."""
     card = predictor.card.model_dump_json(include={"network", "patch_size", "fovs", "mapping", "input"})
-    digest = hashlib.sha256(f"{card} {image} {overlap}".encode())
+    described = f"{card} {pair} {data.model_dump_json()} {dates_of(pair)} {overlap}"
+    digest = hashlib.sha256(described.encode())
     for name, tensor in sorted(predictor.network.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:24]

@@ -21,21 +21,26 @@ from model.evaluation.tally import WindowCounts
 from model.metrics import Reliability
 from raster.geometry import Size
 
-__all__ = ["ScoreMemory", "score_key"]
+__all__ = ["ScoreMemory", "dates_of", "score_key"]
 
 
 def score_key(members: list[Member], pair: Pair, data: Data, sampling: Sampling, wanted: Wanted) -> str:
     """A digest of networks, policies, files (by size and time of change), what labels mean, and what is counted."""
-    files = [path for path in (*pair.images, *pair.labels) if path.is_file()]
     described = {
         "networks": [(member.predictor.bundle.sha256, member.policy, member.tau) for member in members],
-        "files": [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files],
+        "files": dates_of(pair),
         "pair": str(pair),
         "data": data.model_dump(mode="json"),
         "sampling": asdict(sampling),
         "wanted": asdict(wanted),
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def dates_of(pair: Pair) -> list[tuple[str, int, int]]:
+    """The pair's files with size and time of change."""
+    files = [path for path in (*pair.images, *pair.labels) if path.is_file()]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 class ScoreMemory:

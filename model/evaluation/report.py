@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from foveate import __version__
@@ -96,9 +97,9 @@ def _model_json(results: Results, name: str) -> dict[str, Any]:
         "bundles": {e.fold: [str(part.bundle) for part in e.parts] for e in results.plan.entries if e.name == name},
         "miou": rounded(counts.mean_iou(over=results.over)),
         "interval": _interval_json(results.interval(name)),
-        "accuracy": rounded(counts.accuracy),
+        "accuracy": rounded(counts.accuracy) if counts.judged else None,
         "iou": by_class(counts, counts.iou, results.classes),
-        "recall": by_class(counts, counts.recall, results.classes),
+        "recall": by_class(counts, np.where(counts.label > 0, counts.recall, np.nan), results.classes),
         "dice": by_class(counts, counts.dice, results.classes),
         "ece": rounded(score.reliability.expected_error),
         "forwards": score.forwards,
@@ -121,7 +122,7 @@ def _images_json(results: Results, score: EntryScore) -> dict[str, Any]:
         image.name: {
             "size": [image.size.width, image.size.height],
             "miou": rounded(image.counts.mean_iou(over=results.over)),
-            "accuracy": rounded(image.counts.accuracy),
+            "accuracy": rounded(image.counts.accuracy) if image.counts.judged else None,
             "forwards": image.forwards,
             "seconds": round(image.seconds, 1),
         }

@@ -4,6 +4,7 @@ Letters: N patches, C bands (one more where the card asks for the scale channel)
 """
 
 import inspect
+import re
 from collections.abc import Callable
 
 from torch import nn
@@ -19,6 +20,9 @@ __all__ = ["build_network", "input_channels"]
 _OURS_TO_SET = {"encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params"}
 """Arguments that the card states elsewhere, or that would download weights or change what `forward` returns."""
 
+
+_ENCODER = re.compile(r"[A-Za-z0-9_.-]+")
+"""timm takes "hf-hub:..." and "local-dir:..." for a place to load from: nothing that a card says is ever fetched."""
 
 _OURS: dict[str, Callable[..., nn.Module]] = {
     "fcn": Fcn,
@@ -78,6 +82,11 @@ def _smp(card: NetworkCard, classes: int) -> nn.Module:
     if card.encoder is None:
         raise BundleInvalid(
             f"network.encoder is missing: {card.architecture} needs one", hint="Name one, such as resnet18."
+        )
+    if not _ENCODER.fullmatch(card.encoder):
+        raise BundleInvalid(
+            f"network.encoder {card.encoder!r} is no name",
+            hint="Names have letters, digits, '_', '-' and '.'; weights are never fetched from a hub.",
         )
     # The constructors pass what they do not know on to the encoder, where it vanishes without a word.
     known = set(inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[card.architecture]).parameters)

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from foveate.errors import OptionInvalid
+from foveate.card import check_contract
+from foveate.errors import BundleInvalid, OptionInvalid
 from foveate.schema import BundleCard, Wire
 from model.datasets.config import Augmentation, Data, PairsData
 from model.datasets.layouts import labelling_of
@@ -187,6 +188,10 @@ class TrainConfig(Wire):
             )
         if isinstance(self.training, Joint):
             self._check_joint(self.training)
+        try:
+            check_contract(self.bundle, Path("bundle"))
+        except BundleInvalid as error:
+            raise ValueError(f"{error.message}: {error.hint}") from error
         self._check_classes()
         if self.output and not self.scores and isinstance(self.data, PairsData) and not self.data.test:
             raise ValueError("data.test is empty: there is nothing to score the published bundle on; or give scores")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard
 from model.datasets.augmentation import Change, draw_change
 from model.datasets.classes import IGNORE
@@ -31,7 +32,7 @@ from model.training.staged import with_scale
 from model.training.stream import stream
 from raster.geometry import Region, Size
 
-__all__ = ["REACH", "HeldOut", "Measured", "measure"]
+__all__ = ["REACH", "HeldOut", "Measured", "check_held_out", "measure"]
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +168,16 @@ def _inside(held: Region, window: Region, size: Size) -> NDArray[np.bool_]:
     y = window.y + (np.arange(size.height) + 0.5) * window.height / size.height
     x = window.x + (np.arange(size.width) + 0.5) * window.width / size.width
     return ((y >= held.y) & (y < held.y1))[:, None] & ((x >= held.x) & (x < held.x1))
+
+
+def check_held_out(found: Survey, config: TrainConfig) -> None:
+    """OptionInvalid where there is no place for F_theta to learn from."""
+    if not HeldOut(found, config).keys:
+        raise OptionInvalid(
+            "nothing is held out of the training images, so F_theta has nothing to learn from",
+            hint="Set data.holdout (a smaller `part` holds out more), or leave F_theta out: foveation null in bundle "
+            "and training.",
+        )
 
 
 def measure(network: nn.Module, found: Survey, config: TrainConfig, weights_K: Tensor, place: Place) -> Measured:

@@ -43,12 +43,13 @@ class PatchSamples(Dataset[PatchSample]):
         self._images = OpenImages(pairs, config)
         roots = np.sqrt(labelled)
         self._odds = roots / roots.sum()
+        self._shares = np.array(self._schedule.fov_shares) / sum(self._schedule.fov_shares)
 
     def __getitem__(self, key: tuple[int, int]) -> PatchSample:
         update, slot = key
         random = np.random.default_rng([self._config.seed, update, slot])
         image = self._images[int(random.choice(len(self._images), p=self._odds))]
-        fov = int(random.choice(self._card.fovs, p=self._schedule.fov_shares))
+        fov = int(random.choice(self._card.fovs, p=self._shares))
         change = self._config.augmentation
         zoom = change.zoom if random.random() < change.zoom_share else 0.0
         window = self._window(image, round(fov * 2.0 ** random.uniform(-zoom, zoom)), random)

@@ -86,7 +86,8 @@ def scores_of_others(scores: Scores) -> dict[str, Any]:
         for name, entry in found.models.items()
         if name.startswith(prefix)
     }
-    if not policies or any(run.endswith(f"/{scores.model}") for run in found.missing):
+    missing = [run for run in found.missing if scores.model is None or run.endswith(f"/{scores.model}")]
+    if not policies or missing:
         raise OptionInvalid(
             f"scores.model {scores.model}: {scores.evaluation} has not all of it",
             hint=f"Finish its runs and evaluate again; it has {', '.join(found.models)}.",

@@ -66,3 +66,12 @@ def test_floats_and_bands_beyond_three_are_resampled_band_by_band():
     picture = np.random.default_rng(0).random((12, 12, 5), np.float32)
     out = sample(picture, (0, 0, 12, 12), Size(4, 4))
     assert np.allclose(out, picture.reshape(4, 3, 4, 3, 5).mean(axis=(1, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [0.37, 1.24, 2.0, 3.0])
+def test_sixteen_bits_keep_their_steps(ratio):
+    picture = np.random.default_rng(1).integers(0, 65536, (40, 40, 4)).astype(np.uint16)
+    box = (0, 0, 12 * ratio, 12 * ratio)
+    out = sample(picture, box, Size(12, 12))
+    assert out.dtype == np.uint16
+    assert np.abs(out - sample(picture.astype(np.float32), box, Size(12, 12)).astype(float)).max() <= 0.5

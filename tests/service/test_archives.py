@@ -4,12 +4,13 @@ import io
 import stat
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from foveate.errors import DiskFull, UploadInvalid, UploadTooLarge
+from foveate.bundles import unpacked
+from foveate.errors import BundleInvalid, BundleUnknown, DiskFull, UploadInvalid, UploadTooLarge
 from service.archives import MAX_MEMBERS, is_zip, plain_name, unpack_slide
 from service.uploads import Limits
 
@@ -129,6 +130,40 @@ def test_damaged_archive_is_refused(tmp_path: Path, content: Path, cut: int) -> 
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UploadInvalid, match="damaged"):
         unpack_slide(path, content, ROOM)
+
+
+def flagged_as_utf8(raw: bytes) -> bytes:
+    """A name that says it is UTF-8 and is not."""
+    changed, at = bytearray(raw), raw.rindex(b"PK\x01\x02")
+    changed[at + 9] |= 8
+    changed[at + 46] = 0xFF
+    return bytes(changed)
+
+
+def pointing_before(raw: bytes) -> bytes:
+    """Its list of members begins before the file does."""
+    changed, at = bytearray(raw), raw.rindex(b"PK\x05\x06")
+    changed[at + 19] = 0x7F
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("change", [flagged_as_utf8, pointing_before])
+def test_archive_that_misleads_zipfile_is_refused(
+    tmp_path: Path, content: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = archive_of(tmp_path, {"a.svs": b"some bytes"})
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UploadInvalid, match="damaged"):
+        unpack_slide(path, content, ROOM)
+    with pytest.raises((BundleInvalid, BundleUnknown)), unpacked(path):
+        pass
+
+
+@pytest.mark.parametrize("names", [("a", "a/b.svs"), (f"{'ä' * 150}.svs",)])
+def test_paths_that_no_file_system_holds_are_refused(tmp_path: Path, content: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(UploadInvalid, match=r"file and a folder|long path"):
+        unpack_slide(archive_of(tmp_path, dict.fromkeys(names, b"x")), content, ROOM)
+    assert files_in(content) == {}
 
 
 def test_wrong_checksum_is_refused(tmp_path: Path, content: Path) -> None:

@@ -181,9 +181,22 @@ def test_a_canvas_of_another_configuration_is_refused_with_the_difference(bundle
         mask_of(spec_for(image, bundles["explicit"], tmp_path, overlap=0.5))
 
 
-def broken_tiles(path, pixels, tiles):
+@pytest.mark.parametrize("beside", ["i.tif.msk", "i.tfw"])
+def test_a_canvas_of_other_files_beside_the_image_is_refused(bundles, tmp_path, beside):
+    image = write_image(tmp_path / "i.tif", noise(100, 100))
+    mask_of(spec_for(image, bundles["explicit"], tmp_path))
+    if beside == "i.tfw":
+        (tmp_path / beside).write_text("3\n0\n0\n-3\n1000\n9000\n")
+    else:
+        masked = write_image(tmp_path / "mask.tif", np.zeros((100, 100), np.uint8))
+        masked.rename(tmp_path / beside)
+    with pytest.raises(CanvasMismatch, match="beside"):
+        mask_of(spec_for(image, bundles["explicit"], tmp_path))
+
+
+def broken_tiles(path, pixels, tiles, **profile):
     """Deflate-compressed, with the first bytes of some tiles overwritten."""
-    write_image(path, pixels, compress="deflate")
+    write_image(path, pixels, compress="deflate", **profile)
     with tifffile.TiffFile(path) as file:
         offsets = [file.pages[0].dataoffsets[tile] for tile in tiles]
     with path.open("r+b") as file:
@@ -198,6 +211,27 @@ def test_a_damaged_tile_is_255_in_the_mask(bundles, tmp_path):
     mask = mask_of(spec_for(image, bundles["constant"], tmp_path, block=3))
     wanted = np.full((1024, 1024), BRIGHT, np.uint8)
     wanted[64:128, 64:128] = 255
+    assert (mask == wanted).all()
+
+
+@pytest.mark.parametrize("kind", ["nodata", "alpha", "float"])
+def test_a_damaged_tile_is_255_where_not_all_is_data_too(bundles, tmp_path, kind):
+    pixels = noise(1024, 1024).clip(1)
+    pixels[:10] = 0
+    options = {}
+    if kind == "nodata":
+        image = broken_tiles(tmp_path / "i.tif", pixels, [17], nodata=0)
+    elif kind == "alpha":
+        opaque = np.where(pixels.any(axis=2), 255, 0).astype(np.uint8)
+        image = broken_tiles(tmp_path / "i.tif", np.dstack([pixels, opaque]), [17], photometric="RGB", alpha="YES")
+        options["bands"] = [1, 2, 3]
+    else:
+        values = np.where(pixels == 0, np.float32(-np.inf), pixels.astype(np.float32))
+        image = broken_tiles(tmp_path / "i.tif", values, [17])
+        options["rescale"] = (0, 255)
+    mask = mask_of(spec_for(image, bundles["constant"], tmp_path, block=3, **options))
+    wanted = np.full((1024, 1024), BRIGHT, np.uint8)
+    wanted[:10] = wanted[64:128, 64:128] = 255
     assert (mask == wanted).all()
 
 

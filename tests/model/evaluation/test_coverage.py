@@ -1,16 +1,19 @@
 """Curves of adaptive coverage: what they say of easy images, controls, thresholds, and the bundle that carries them."""
 
-import contextlib
 import json
+import os
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from foveate.card import bundle_digest, read_card
 from foveate.coverage import checked_coverage
 from foveate.errors import OptionInvalid
 from foveate.schema import SegmentOptions
 from model.bundle import load_bundle
+from model.datasets.config import Data
+from model.datasets.layouts import find_pairs
 from model.device import choose_device
 from model.evaluation.coverage import REFINED, nodes_key
 from model.evaluation.nodes import Cover, forward_nodes
@@ -72,15 +75,21 @@ def test_a_curve_pays_where_the_image_does_and_is_stored_in_a_bundle(folder):
 
 
 def test_nodes_are_forwarded_again_only_for_what_they_depend_on(folder):
-    def key(name, overlap=0.25, **changes):
+    data = TypeAdapter(Data).validate_python(data_entries(folder))
+    [pair] = find_pairs(data, "test")
+
+    def key(name, overlap=0.25, data=data, **changes):
         bundle = make_rgb_bundle(folder / name, **{**COMMON, **changes})
-        predictor = Predictor(load_bundle(bundle), choose_device("cpu"))
-        with contextlib.closing(opened(folder, predictor)) as image:
-            return nodes_key(predictor, image.name, overlap)
+        return nodes_key(Predictor(load_bundle(bundle), choose_device("cpu")), pair, data, overlap)
 
     first = key("one")
     assert key("without-f-theta", foveation=None, policy="fixed:1") == first
-    assert len({first, key("surer", gain=30.0), key("wider", fovs=[*FOVS, 8 * PATCH]), key("one", overlap=0.5)}) == 4
+    others = [key("surer", gain=30.0), key("wider", fovs=[*FOVS, 8 * PATCH]), key("one", overlap=0.5)]
+    others.append(key("one", data=data.model_copy(update={"bands": [3, 2, 1]})))
+    image = pair.images[0]
+    os.utime(image, ns=(1, 1))
+    others.append(key("one"))
+    assert len({first, *others}) == 6
 
 
 def test_a_cover_of_the_finest_leaves_forwards_them_once_each(nodes):

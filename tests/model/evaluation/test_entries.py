@@ -60,8 +60,8 @@ def experiment(folder: Path, **evaluate: Any) -> dict[str, Any]:
         "mean": {"training": {"policy": "mean"}},
         "gsm": {"training": {"policy": "gumbel", "hard": True, "tau_rate": 5.0}},
         "soft": {"training": {"policy": "gumbel", "tau": 0.7, "geometry": "center"}},
-        "small": {"training": {"policy": "fixed:1"}, "bundle": {"foveation": None}},
-        "large": {"training": {"policy": "fixed:2"}, "bundle": {"foveation": None}},
+        "small": {"training": {"policy": "fixed:1"}, "bundle": {"foveation": None, "policy": "fixed:1"}},
+        "large": {"training": {"policy": "fixed:2"}, "bundle": {"foveation": None, "policy": "fixed:2"}},
     }
     folds = {"a": {"seed": 1}, "b": {"seed": 2}}
     base = {"name": "tiny", "recipe": recipe, "runs": str(folder / "runs"), "folds": folds, "models": models}

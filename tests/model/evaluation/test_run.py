@@ -127,6 +127,12 @@ def test_absent_classes_are_left_out_and_said(folder: Path) -> None:
     assert model["miou"] == 1 and model["iou"] == {"red": 1, "green": None, "blue": None}
     assert "left out where marked –: blue, green" in (folder / "out/report.md").read_text()
 
+    striped = np.full((40, 40, 3), (255, 0, 0), np.uint8)
+    striped[:20] = (0, 0, 255)
+    write_pair(folder, "a", striped, np.zeros((40, 40), np.uint8))
+    model = run(folder, entries, overwrite=True).scores["models"]["fixed:1"]
+    assert model["iou"]["blue"] == 0 and model["recall"]["blue"] is None  # predicted, and labelled nowhere
+
 
 def test_a_complete_directory_is_replaced_only_on_request(folder: Path) -> None:
     entries = of_bundle(folder, policies=["fixed:1"], maps=0)

@@ -63,6 +63,7 @@ def test_linear_with_an_identity_kernel_gives_its_input_back() -> None:
         ({"library": "smp", "architecture": "unt", "encoder": "resnet18"}, "'unt'", "unet"),
         ({"library": "smp", "architecture": "unet"}, "encoder is missing", "resnet18"),
         ({"library": "smp", "architecture": "unet", "encoder": "resnet19"}, "'resnet19'", "resnet18"),
+        ({"library": "smp", "architecture": "unet", "encoder": "tu-hf-hub:x/y"}, "'tu-hf-hub:x/y'", "never fetched"),
         ({"library": "smp", "architecture": "unet", "encoder": "tu-resnet19"}, "'tu-resnet19'", "timm"),
         ({"library": "smp", "architecture": "unet", "encoder": "resnet18", "options": {"wdth": 3}}, "wdth", "decoder"),
         (

@@ -180,6 +180,21 @@ def test_staged_training_publishes_a_bundle_with_its_scores(folder: Path, capsys
     assert readme.read_text().endswith("A sentence by hand.\n") and readme.read_text().count("| mode |") == 1
 
 
+@pytest.mark.parametrize("data", [{"holdout": None}, {"holdout": {"kind": "image", "part": 9}}])
+def test_without_places_for_f_theta_nothing_is_trained(folder: Path, data: dict[str, Any]) -> None:
+    entries = staged_recipe(folder)
+    entries["data"] |= data
+    with pytest.raises(OptionInvalid, match="nothing is held out"):
+        train(write_yaml(folder / "recipe.yaml", entries))
+    assert not (folder / "run/losses.csv").exists()
+
+
+def test_shares_are_rounded_as_people_round_them(folder: Path) -> None:
+    entries = staged_recipe(folder)
+    entries["training"]["network"] |= {"steps": 1, "fov_shares": [0.3333333, 0.6666667 - 1e-7]}
+    assert train(write_yaml(folder / "recipe.yaml", entries))[0].scores
+
+
 def test_staged_training_without_f_theta(folder: Path) -> None:
     entries = staged_recipe(folder)
     entries["bundle"] |= {"foveation": None, "policy": "fixed:1"}
@@ -230,6 +245,8 @@ def test_f_theta_learns_to_choose_what_raises_the_mean_iou(folder: Path) -> None
         (("training", "network"), {"steps": 0}, "training.staged.network.steps"),
         (("training", "network"), {"stpes": 4}, "training.staged.network.stpes"),
         (("bundle",), {"mapping": "implicit"}, "explicit"),
+        (("bundle",), {"policy": "mean"}, "policy 'mean' mixes fields of view"),
+        (("bundle",), {"policy": "fixed:3"}, "the bundle has 2 fields of view"),
         (("bundle",), {"foveation": None}, "foveation"),
     ],
 )
@@ -320,8 +337,11 @@ def test_a_net_that_saw_everything_carries_the_scores_of_nets_that_did_not(folde
     }
     found = {"models": {"scale mode": score, "other mode": score | {"miou": 0.9}}, "settings": {"overlap": 0.25}}
     (folder / "scores.json").write_text(json.dumps(found | {"missing": ["b/scale"]}))
-    with pytest.raises(OptionInvalid, match="not all"):
-        train(path)
+    for model in ("scale", None):
+        entries["scores"]["model"] = model
+        with pytest.raises(OptionInvalid, match="not all"):
+            train(write_yaml(path, entries))
+    entries["scores"]["model"] = "scale"
 
     point = {"threshold": None, "share": 0.5, "seconds": 1.0, "miou": 0.6, "interval": [-0.1, 0.1]}
     refined = point | {"coverage": "refined", "signal": "entropy, learning"}
