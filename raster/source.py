@@ -8,7 +8,8 @@ scale). A plane pixel depends on its place alone, never on who asked for it: mas
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -110,7 +111,7 @@ class Source:
         self._lock = threading.Lock()
         self._handles: list[RasterImage] = []
         self._damaged: set[Region] = set()
-        self._pixels_decoded = 0
+        self._pixels_decoded = Counter[int]()
         self.info: ImageInfo = self._handle().info
 
     def read(self, plane: Plane, region: Region) -> Sample:
@@ -156,11 +157,11 @@ class Source:
         ]
         return max(fits, key=lambda k: self.info.levels[k].downsample, default=0)
 
-    def take_pixels_decoded(self) -> int:
-        """Pixels that the codec has delivered since this was last asked, all levels; whole blocks of the file."""
+    def take_pixels_decoded(self, levels: Collection[int] | None = None) -> int:
+        """Pixels that the codec has delivered since this was last asked, of all levels or of some; whole blocks."""
         with self._lock:
-            decoded, self._pixels_decoded = self._pixels_decoded, 0
-        return decoded
+            decoded, self._pixels_decoded = self._pixels_decoded, Counter[int]()
+        return sum(count for level, count in decoded.items() if levels is None or level in levels)
 
     def reach(self, plane: Plane, region: Region, *, once: bool = False) -> Reach:
         """The level-0 rectangle of every grid that meets all of its chunks which `read` (`read_once`, if `once`) of
@@ -274,7 +275,7 @@ class Source:
     def _decoded(self, level: int, part: Region) -> Sample:
         pixels = self._handle().read(level, part)
         with self._lock:
-            self._pixels_decoded += part.size.area
+            self._pixels_decoded[level] += part.size.area
         values = self._convert(pixels.values)
         if pixels.valid is None:
             return Sample(values, None, frozenset())

@@ -27,6 +27,8 @@ Report = Callable[[str, float], None]
 
 _BASE_BYTES = 1_100_000_000
 """Interpreter, torch, network and one batch's activations, measured on the shipped bundles."""
+_LEAST_SHARE = 0.6
+"""Of what is beyond the base, for blocks of a single cell: what the shares below leave is theirs, too."""
 _CACHE_SHARE, _BLOCK_SHARE, _AHEAD_SHARE = 0.15, 0.3, 0.2
 _MOST_CELLS, _BLOCKS_A_SIDE = 6, 5
 """Of blocks, a side: what a crash may cost is a block or two, and a block more is a seam more."""
@@ -166,12 +168,15 @@ def _budget(
         # A root is seldom one of many in its block, so its margins count, and so do the scores of a refined tree.
         bytes_per_cell = lattice.patch**2 * 4 * (2 * len(card.classes) + 1) + bytes_per_cell / 2
     fits = int((max(spare, 0) * _BLOCK_SHARE / bytes_per_cell) ** 0.5)
-    if fits < 1:
+    least = (_BASE_BYTES + bytes_per_cell / _LEAST_SHARE) / 1e9
+    if spec.memory_gb < least:
         raise MemoryTooSmall(
-            f"{spec.memory_gb:g} GB are too few for {card.name} with {len(card.classes)} classes",
-            hint=f"grant more with --memory (at least {(_BASE_BYTES + bytes_per_cell / _BLOCK_SHARE) / 1e9 + 0.1:.1f})",
+            f"{spec.memory_gb:g} GB are too few for {card.name}: {len(card.classes)} classes on blocks of at least "
+            f"{lattice.patch} px, overlap {options.overlap:g}, outputs {', '.join(options.outputs) or 'as usual'}",
+            hint=f"grant at least {math.ceil(10 * least) / 10:.1f} (--memory; FOVEATE_MEMORY_GB of a service), ask for "
+            "fewer outputs, or for dense coverage",
         )
-    usual = min(fits, _MOST_CELLS, max(2, math.isqrt(lattice.rows * lattice.columns) // _BLOCKS_A_SIDE))
+    usual = min(max(1, fits), _MOST_CELLS, max(2, math.isqrt(lattice.rows * lattice.columns) // _BLOCKS_A_SIDE))
     if single:
         usual = 1  # every lane holds the scores of all that it has looked at closer
     return Budget(int(spare * _CACHE_SHARE), spec.block or usual, int(spare * _AHEAD_SHARE))

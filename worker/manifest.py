@@ -15,7 +15,7 @@ from raster.convert import needs_conversion
 from raster.regions import RegionsSummary
 from worker.batches import PatchReader
 from worker.compute import Computed
-from worker.counts import forwards, pixels_needed, windows_of, windows_of_tree
+from worker.counts import Seen, forwards, pixels_needed, windows_of, windows_of_tree
 from worker.job import Job
 from worker.plan import EXAMINED, Plan
 from worker.trees import TreeReader
@@ -111,12 +111,31 @@ def _spacing(job: Job) -> dict[str, Any]:
     return {"spacing": [spacing.x, spacing.y], "spacing_unit": spacing.unit, "spacing_origin": spacing.origin}
 
 
+def levels_read(job: Job, plan: Plan) -> set[int]:
+    """The levels of the file that the plan's patches are read from; all of a tree's where it may still grow."""
+    levels = _levels(job)
+    if job.coverage.kind == "refined":
+        return set(levels)
+    return {level for level, windows in zip(levels, _seen(job, plan), strict=True) if windows.mask.any()}
+
+
+def _levels(job: Job) -> list[int]:
+    """The level of the file that each field of view is read from."""
+    reader = (
+        PatchReader(job.source, job.grid, job.lattice, job.placement) if job.tree is None else TreeReader(job, job.tree)
+    )
+    return [job.source.level_for(reader.plane(fov).scale) for fov in range(len(job.card.fovs))]
+
+
+def _seen(job: Job, plan: Plan) -> list[Seen]:
+    """The windows of the plan's patches, by field of view."""
+    if job.tree is None:
+        return windows_of(plan, job.lattice)
+    return windows_of_tree(plan, job.tree, inner=job.coverage.kind == "refined")
+
+
 def _counts(job: Job, plan: Plan, computed: Computed) -> dict[str, Any]:
-    tree = job.tree
-    if tree is None:
-        reader, seen = PatchReader(job.source, job.grid, job.lattice, job.placement), windows_of(plan, job.lattice)
-    else:
-        reader, seen = TreeReader(job, tree), windows_of_tree(plan, tree, inner=job.coverage.kind == "refined")
+    tree, seen = job.tree, _seen(job, plan)
     by_fov = [int(windows.mask.sum()) for windows in seen]
     examined = plan.reason == EXAMINED
     made, locations = forwards(plan, seen), int(examined.sum())
@@ -129,9 +148,7 @@ def _counts(job: Job, plan: Plan, computed: Computed) -> dict[str, Any]:
         "forwards": made,
         "forwards_dense": dense,
         "forwards_share": made / max(1, dense),
-        "pixels_needed": pixels_needed(
-            seen, job.grid, job.source.info, lambda fov: job.source.level_for(reader.plane(fov).scale)
-        ),
+        "pixels_needed": pixels_needed(seen, job.grid, job.source.info, _levels(job).__getitem__),
         "pixels_decoded": computed.pixels_decoded,
         "pixels_converted": 0 if needs_conversion(job.info) is None else job.info.width * job.info.height,
         "blocks": len(job.placement.blocks),

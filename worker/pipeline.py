@@ -23,7 +23,7 @@ from worker.counts import forwards, windows_of_tree
 from worker.heap import share_one_heap
 from worker.job import COMPUTED, CONVERTED, LOOKED, Job, Report, prepared
 from worker.look import Thumbnail, distribution, take_thumbnail
-from worker.manifest import file_sha256, manifest
+from worker.manifest import file_sha256, levels_read, manifest
 from worker.plan import EXAMINED, Plan, make_plan, tissue_under, why_skipped
 from worker.refined import RefinedWork
 from worker.sizing import batch_for
@@ -58,7 +58,8 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             job = replace(job, batch=first.batch)
             spec.out.mkdir(parents=True)
             assembly = stack.enter_context(Assembly(job, canvas, spec.out))
-            job.source.take_pixels_decoded()  # the overlay's: nobody needs them for a patch
+            # The overlay's picture: only of levels that patches, too, are read from is it any use to them.
+            beforehand = job.source.take_pixels_decoded(levels_read(job, plan))
         with clock.stage("compute"):
             stage = _stage(job, plan)
             work = block_work(job, plan, canvas, predictor, first.damaged)
@@ -70,7 +71,7 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             regions = assembly.finish(computed.plan, computed.damaged, lambda: tell("assembling", COMPUTED))
         computed = replace(
             computed,
-            pixels_decoded=computed.pixels_decoded + first.pixels_decoded,
+            pixels_decoded=computed.pixels_decoded + first.pixels_decoded + beforehand,
             threshold=job.coverage.threshold if first.threshold is None else first.threshold,
         )
         content = manifest(job, computed.plan, predictor.bundle, computed, regions, clock.seconds, spec.out)
@@ -135,11 +136,23 @@ def _new_plan(job: Job, predictor: Predictor, thumbnail: Thumbnail) -> tuple[Pla
     """The plan, and the threshold of a tree."""
     looking = job.options.tissue_mask and job.info.kind == "slide"
     tissue = tissue_under(job.cells, thumbnail) if looking else None
-    reason = why_skipped(job.source, job.grid, job.cells, job.placement.region_l0, job.cells_asked, tissue)
+    reason = why_skipped(job.source, job.grid, job.cells, _judged(job), job.cells_asked, tissue)
     if job.tree is not None:
         return make_tree_plan(job, job.tree, predictor, thumbnail, reason, tissue)
     seen = distribution(predictor, thumbnail, job.lattice)
     return make_plan(job.card, job.lattice, job.policy, seen, reason), None
+
+
+def _judged(job: Job) -> Region:
+    """The level-0 pixels that say where there is data: under a tree those of whole roots, whatever part of them is
+    asked for, since what is learnt in one place decides about others."""
+    if job.tree is None:
+        return job.placement.region_l0
+    rows, columns = job.placement.cells
+    first, last = job.lattice.window(columns.start, rows.start), job.lattice.window(columns[-1], rows[-1])
+    x, y = job.grid.ratio
+    whole = Region(0, 0, job.info.width, job.info.height)
+    return Region.snapped_out(first.x * x, first.y * y, last.x1 * x, last.y1 * y).intersection(whole)
 
 
 def block_work(

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,10 +16,16 @@ import rasterio
 
 import raster.convert
 from foveate.cli import run
+from foveate.errors import MemoryTooSmall
+from model.bundle import load_bundle
+from model.device import choose_device
+from model.predictor import Predictor
 from tests.bundles import make_bundle
 from tests.shared import DATA
-from tests.worker.computed import write_image
+from tests.worker.computed import spec_for, write_image
+from worker.job import prepared
 
+ROOT = Path(__file__).parents[2]
 BLOCK = 3
 PATIENCE = 120.0
 """Seconds after which a process that is waited for has failed; none comes near it."""
@@ -81,13 +88,42 @@ def test_the_directory_of_a_finished_run_stands_for_its_bundle(tmp_path, capsys)
     assert manifest["model"]["name"] == manifest["parameters"]["model"] == "learnt"
 
 
+@pytest.mark.parametrize("coverage", ["refined", "planned", "dense"])
+def test_a_shipped_bundle_takes_every_overlap_and_output_in_the_usual_memory(tmp_path, coverage):
+    image = write_image(tmp_path / "i.tif", np.full((300, 400, 3), 90, np.uint8))
+    predictor = Predictor(load_bundle(ROOT / "bundles" / "landcover"), choose_device("cpu"))
+    asked = {"coverage": coverage, "detail": None if coverage == "dense" else 0.8}
+    for overlap in (0.0, 0.1, 0.25, 0.5):
+        spec = spec_for(
+            image,
+            predictor.bundle.directory,
+            tmp_path,
+            overlap=overlap,
+            outputs=["uncertainty", "probabilities"],
+            **asked,
+        )
+        with prepared(spec, predictor, lambda stage, share: None) as job:
+            assert job.budget.block >= 1
+    with (
+        pytest.raises(MemoryTooSmall, match=r"landcover.*overlap 0\.5") as refused,
+        prepared(spec.model_copy(update={"memory_gb": 1.1}), predictor, lambda stage, share: None),
+    ):
+        pass
+    enough = float(re.search(r"at least (\d+\.\d)", refused.value.hint)[1])
+    with prepared(spec.model_copy(update={"memory_gb": enough}), predictor, lambda stage, share: None) as job:
+        assert job.budget.block >= 1
+
+
 @pytest.mark.parametrize(("flat", "converted"), [(10_000, 300 * 400), (1_000_000, 0)])
 def test_what_it_costs_to_make_missing_levels_is_told(tmp_path, monkeypatch, flat, converted):
     monkeypatch.setattr(raster.convert, "_FLAT_PIXELS", flat)
     image = write_image(tmp_path / "i.tif", np.full((300, 400, 3), 90, np.uint8))
     bundle = make_bundle(tmp_path / "e", name="e", kind="any", spacing=None, mapping="explicit", policy="fixed:1")
     assert run(["segment", str(image), "--out", str(tmp_path / "out"), "--model", str(bundle)]) == 0
-    assert json.loads((tmp_path / "out/manifest.json").read_text())["counts"]["pixels_converted"] == converted
+    counts = json.loads((tmp_path / "out/manifest.json").read_text())["counts"]
+    assert counts["pixels_converted"] == converted
+    # The overlay shows an image of this size as it is, and the patches take what was decoded for it.
+    assert counts["pixels_decoded"] >= counts["pixels_needed"] == 300 * 400
 
 
 @pytest.mark.slow
