@@ -64,7 +64,8 @@ def show(
         f"for:      {card.input.kind}, {'/'.join(card.input.bands)} {card.input.dtype}, {_spacing(card)}",
         f"network:  {card.network.architecture} {card.network.encoder or ''} ({card.network.library})",
         f"fovs:     {', '.join(map(str, card.fovs))} px, patches of {card.patch_size}, {card.mapping} mapping",
-        f"policy:   {card.policy}",
+        f"policy:   {card.policy}, under dense coverage",
+        f"coverage: {card.coverage.default}{_detail(card)}",
         *(f"class {entry.value:>3} {entry.name}" for entry in card.classes),
     ]
     print_result(card, "\n".join(lines), as_json)
@@ -89,10 +90,16 @@ def add(
         except FoveateError as error:
             # What was unpacked is gone in a moment; the user knows its source.
             raise type(error)(error.message.replace(str(directory), str(source)), hint=error.hint) from error
-        target = copy_bundle(directory, _settings().data / "models", replace=replace)
+        settings = _settings()
+        target = copy_bundle(directory, settings.data / "models", replace=replace)
     licence = read_card(target).licence
-    document = {"added": report.name, "directory": str(target), "licence": licence}
-    print_result(document, f"{report.name}: added as {target}; licence: {licence}", as_json)
+    hidden = [str(place / report.name) for place in settings.bundle_dirs if (place / report.name).is_dir()]
+    hides = [one for one in hidden if one != str(target)]
+    document = {"added": report.name, "directory": str(target), "licence": licence, "hides": hides}
+    text = f"{report.name}: added as {target}; licence: {licence}"
+    print_result(
+        document, "\n".join([text, *(f"it hides {one}, until its directory is removed" for one in hides)]), as_json
+    )
 
 
 @contextmanager
@@ -140,6 +147,13 @@ def _catalog() -> Any:
 
 def _directory(model: str) -> Path:
     return named_bundle(model, lambda name: Path(_catalog().bundle(name).directory))
+
+
+def _detail(card: BundleCard) -> str:
+    """What the default coverage spends, in words."""
+    if card.coverage.default == "dense":
+        return ""
+    return f", unless a policy is asked for; detail {card.coverage.detail:g}" if card.coverage.detail else ""
 
 
 def _spacing(card: BundleCard) -> str:

@@ -68,7 +68,8 @@ def test_a_folder_of_smp_needs_a_card_and_gets_shown_one(
     hint = capsys.readouterr().err.splitlines()[-1]
     (tmp_path / "card.json").write_text(hint[hint.index("{") :])
     assert run(["models", "add", str(folder), "--card", str(tmp_path / "card.json"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["added"] == "my-model"
+    found = json.loads(capsys.readouterr().out)
+    assert (found["added"], found["hides"]) == ("my-model", [])
     assert {path.name for path in (data / "models" / "my-model").iterdir()} == {
         "README.md",
         "bundle.json",
