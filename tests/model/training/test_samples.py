@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 def samples_of(folder: Path, augmentation: dict[str, Any] | None = None, **training: Any) -> JointSamples:
     entries = joint_recipe(folder, **training)
     if training.get("policy", "mean").startswith(("fixed", "average")):
-        entries["bundle"] |= {"foveation": None}
+        entries["bundle"] |= {"foveation": None, "policy": training["policy"]}
     entries["augmentation"] = augmentation or {"flip": False}
     config = TrainConfig.model_validate(entries)
     return JointSamples(find_pairs(config.data, "train"), survey(config).sizes, config)
