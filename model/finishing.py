@@ -129,13 +129,13 @@ def _between(
     (r0, r1, t), (c0, c1, u) = rows, columns
     above, below = (torch.lerp(_shares(sums_KHW[:, r, c0]), _shares(sums_KHW[:, r, c1]), u) for r in (r0, r1))
     nearest = sums_KHW[-1, torch.where(t <= 0.5, r0, r1), torch.where(u <= 0.5, c0, c1)]
-    return torch.lerp(above, below, t), nearest > 0
+    return torch.lerp(above, below, t)[:-1], nearest > 0
 
 
-def _shares(sums_KN: Tensor) -> Tensor:
-    """(K, N) probabilities from sums (K + 1, N); 0 where nothing was examined."""
-    weight = sums_KN[-1]
-    return torch.where(weight > 0, sums_KN[:-1] / weight.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+def _shares(sums: Tensor) -> Tensor:
+    """(K + 1, ...) probabilities from sums, and last 1; all 0 where nothing was examined."""
+    weight = sums[-1:]
+    return torch.where(weight > 0, sums / weight.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
 
 
 def _labels(scores_KRC: Tensor, examined_RC: Tensor, values: list[int], nodata: int) -> Tensor:
@@ -172,8 +172,7 @@ def _scores(sums_KHW: Tensor, rows: Taps, columns: Taps, ferry: Ferry, *, weight
     low, high = int(rows.first.min()), int(rows.second.max()) + 1
     strip_KHW = sums_KHW[:, low:high]
     if not weighted:
-        weight_HW = strip_KHW[-1:].clone()
-        strip_KHW = torch.where(weight_HW > 0, strip_KHW / weight_HW.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+        strip_KHW = _shares(strip_KHW)
     shifted = Taps(rows.first - low, rows.second - low, rows.t)
     return _mixed(_mixed(strip_KHW, columns, 2, ferry), shifted, 1, ferry)
 

@@ -62,16 +62,16 @@ def unpack_slide(archive: Path, content: Path, limits: Limits) -> str:
             with disk_errors(content):
                 _extract(opened, members, content)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, struct.error, ValueError) as error:
-        raise UploadInvalid(
-            f"the zip archive is damaged: {error}", hint="make the archive again and send it"
-        ) from error
+        raise _damaged(error) from error
     except OSError as error:
         if error.errno != errno.EINVAL:  # what zipfile meets where an offset points before the file
             raise
-        raise UploadInvalid(
-            f"the zip archive is damaged: {error}", hint="make the archive again and send it"
-        ) from error
+        raise _damaged(error) from error
     return _entry(content, [member.path for member in members])
+
+
+def _damaged(error: Exception) -> UploadInvalid:
+    return UploadInvalid(f"the zip archive is damaged: {error}", hint="make the archive again and send it")
 
 
 def _check_directory(file: BinaryIO) -> None:

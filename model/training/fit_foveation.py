@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from foveate.errors import OptionInvalid
 from model.foveation import FoveationModule
 from model.metrics import ClassCounts, mean_iou_slope
 from model.training.config import FoveationSchedule, Staged, TrainConfig
 from model.training.losses import expected_loss
-from model.training.measure import REACH, Measured
+from model.training.measure import REACH, Measured, check_places
 
 __all__ = ["best_alone", "fit_foveation", "foveation_summary", "log_probabilities", "quality"]
 
@@ -31,11 +30,7 @@ def fit_foveation(measured: Measured, config: TrainConfig) -> FoveationModule:
     assert card.foveation is not None and isinstance(config.training, Staged)
     schedule: FoveationSchedule | None = config.training.foveation
     assert schedule is not None  # checked by the recipe
-    if not len(measured.losses):
-        raise OptionInvalid(
-            "nothing is held out of the training images, so F_theta has nothing to learn from",
-            hint="Set data.holdout, or leave F_theta out: foveation null in bundle and training.",
-        )
+    check_places(len(measured.losses))
     costs, importance = _costs(measured, schedule)
     torch.manual_seed(config.seed + 1)
     module = FoveationModule.from_card(card.foveation, card.network.in_channels, len(card.fovs))

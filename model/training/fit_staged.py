@@ -14,7 +14,7 @@ from model.training.fit_foveation import fit_foveation, foveation_summary
 from model.training.joint import output_stride
 from model.training.loop import Plan, fit
 from model.training.margin import favour
-from model.training.measure import check_held_out, measure
+from model.training.measure import HeldOut, check_places, measure
 from model.training.patches import PatchSamples, gather_patches
 from model.training.staged import StagedLearner
 
@@ -36,7 +36,7 @@ def fit_staged(config: TrainConfig, place: Place) -> tuple[nn.ModuleDict, dict[s
         )
     found = survey(config)
     if staged.foveation is not None:
-        check_held_out(found, config)  # before the training, not after it
+        check_places(len(HeldOut(found, config).keys))  # before the training, not after it
     torch.manual_seed(config.seed)
     network = fresh_network(config, schedule.encoder_weights)
     stride = output_stride(network, input_channels(card.network), card.patch_size)

@@ -32,7 +32,7 @@ from model.training.staged import with_scale
 from model.training.stream import stream
 from raster.geometry import Region, Size
 
-__all__ = ["REACH", "HeldOut", "Measured", "check_held_out", "measure"]
+__all__ = ["REACH", "HeldOut", "Measured", "check_places", "measure"]
 
 log = logging.getLogger(__name__)
 
@@ -170,9 +170,9 @@ def _inside(held: Region, window: Region, size: Size) -> NDArray[np.bool_]:
     return ((y >= held.y) & (y < held.y1))[:, None] & ((x >= held.x) & (x < held.x1))
 
 
-def check_held_out(found: Survey, config: TrainConfig) -> None:
+def check_places(count: int) -> None:
     """OptionInvalid where there is no place for F_theta to learn from."""
-    if not HeldOut(found, config).keys:
+    if not count:
         raise OptionInvalid(
             "nothing is held out of the training images, so F_theta has nothing to learn from",
             hint="Set data.holdout (a smaller `part` holds out more), or leave F_theta out: foveation null in bundle "
