@@ -52,6 +52,7 @@ TissueMaskOption = Annotated[
     bool, typer.Option("--tissue-mask/--no-tissue-mask", help="Skip the empty background of slides.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Go on although kind or scale do not fit.")]
+RegionsOption = Annotated[bool, typer.Option("--regions/--no-regions", help="Write the classes as polygons, too.")]
 ServerOption = Annotated[str, typer.Option("--server", envvar="FOVEATE_SERVER", help="Address of the service.")]
 KeyOption = Annotated[
     str | None, typer.Option("--api-key", envvar="FOVEATE_API_KEY", help="The service's key.", show_envvar=True)
@@ -75,6 +76,7 @@ __all__ = [
     "OutputsOption",
     "OverlapOption",
     "PolicyOption",
+    "RegionsOption",
     "RescaleOption",
     "RoiOption",
     "ServerOption",

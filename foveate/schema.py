@@ -249,6 +249,8 @@ class SegmentOptions(Wire):
     mask_downsample: int = 1
     tissue_mask: bool = True
     force: bool = False
+    regions: bool = True
+    """Whether the classes are written as polygons, too."""
     outputs: list[Literal["uncertainty", "probabilities"]] = Field(default_factory=list)
 
     @field_validator("policy")

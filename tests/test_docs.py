@@ -42,8 +42,8 @@ def test_every_command_is_shown() -> None:
 
 
 def test_every_option_of_a_segmentation_is_shown() -> None:
-    fields = set(SegmentOptions.model_fields) - {"tissue_mask"}
-    missing = {f"--{name.replace('_', '-')}" for name in fields} | {"--no-tissue-mask"}
+    fields = set(SegmentOptions.model_fields) - {"tissue_mask", "regions"}
+    missing = {f"--{name.replace('_', '-')}" for name in fields} | {"--no-tissue-mask", "--no-regions"}
     assert {option for option in missing if option not in USING} == set()
 
 

@@ -80,8 +80,10 @@ class Assembly:
             self._known.append(damaged)
             self._tasks.append(self._thread.submit(self._files.take, rows, damaged))
 
-    def finish(self, plan: Plan, damaged: frozenset[Region], step: Callable[[], None]) -> RegionsSummary:
+    def finish(self, plan: Plan, damaged: frozenset[Region], step: Callable[[], None]) -> RegionsSummary | None:
         """The rest, once every row was handed on; `step` is called every second, and may raise to stop.
+
+        What the polygons came to, if any were asked for.
 
         Damage may show after rows that it touches were handed on, if only a later patch reads that level of the file.
         All rows are then written again: that is rare, and by now all damage is known.
@@ -97,7 +99,7 @@ class Assembly:
             self._again(damaged)
             return self._finished(plan, step)
 
-    def _finished(self, plan: Plan, step: Callable[[], None]) -> RegionsSummary:
+    def _finished(self, plan: Plan, step: Callable[[], None]) -> RegionsSummary | None:
         last = self._thread.submit(self._files.finish, plan, self._picture)
         while not wait([last], timeout=1.0).done:
             step()
@@ -136,26 +138,16 @@ class _Files:
         self._probabilities = (
             ProbabilitiesWriter(out / STORE, size, job.card.classes, grid) if PROBABILITIES in outputs else None
         )
-        self._regions = RegionsProcess(
-            RegionsJob(
-                out=out / "regions.geojson",
-                classes=tuple(job.card.classes),
-                region=region,
-                mask_downsample=m,
-                georeference=self._place,
-                spacing=job.fit.spacing,
-                frame=job.info.frame,
-                bounds=job.info.bounds,
-                minimum_area=minimum_area(job.placement.mask_size),
-            )
-        )
+        self._regions = RegionsProcess(_regions_job(job, self._place, out)) if job.options.regions else None
 
     def kill(self) -> None:
         """End the process; whoever waits for it gets an error. From any thread."""
-        self._regions.kill()
+        if self._regions is not None:
+            self._regions.kill()
 
     def close(self) -> None:
-        self._regions.close()
+        if self._regions is not None:
+            self._regions.close()
         self._mask.close()
         if self._uncertainty is not None:
             self._uncertainty.close()
@@ -173,7 +165,8 @@ class _Files:
                     whole[name] = np.empty(shape, layer.dtype)
                 whole[name][..., columns.start_m : columns.end_m] = layer
         area = Region(0, rows.start_m, placement.mask_size.width, rows.end_m - rows.start_m)
-        self._regions.write(whole[LABELS])
+        if self._regions is not None:
+            self._regions.write(whole[LABELS])
         self._mask.write(area, whole[LABELS])
         if self._uncertainty is not None:
             steps = whole[UNCERTAINTY]
@@ -182,10 +175,11 @@ class _Files:
         if self._probabilities is not None:
             self._probabilities.write(area, whole[PROBABILITIES])
 
-    def finish(self, plan: Plan, picture: NDArray[np.uint8]) -> RegionsSummary:
+    def finish(self, plan: Plan, picture: NDArray[np.uint8]) -> RegionsSummary | None:
         """What is left once all rows are there; the process writes its polygons meanwhile, and a thread the overlay."""
         job, out = self._job, self._out
-        self._regions.end()
+        if self._regions is not None:
+            self._regions.end()
         labels = read_mask(self._mask.seal(), Size(picture.shape[1], picture.shape[0]))
         counts = self._mask.counts.tolist()
         with ThreadPoolExecutor(1, thread_name_prefix="overlay") as beside:
@@ -200,7 +194,21 @@ class _Files:
             _write_foveation(job, plan, out / "foveation.tif", self._place)
             write_json(out / "statistics.json", statistics(job.card.classes, counts, _mask_spacing(job)))
             drawn.result()
-        return self._regions.summary()
+        return None if self._regions is None else self._regions.summary()
+
+
+def _regions_job(job: Job, place: Georeference, out: Path) -> RegionsJob:
+    return RegionsJob(
+        out=out / "regions.geojson",
+        classes=tuple(job.card.classes),
+        region=job.placement.region_l0,
+        mask_downsample=job.spec.options.mask_downsample,
+        georeference=place,
+        spacing=job.fit.spacing,
+        frame=job.info.frame,
+        bounds=job.info.bounds,
+        minimum_area=minimum_area(job.placement.mask_size),
+    )
 
 
 def minimum_area(mask: Size) -> int:

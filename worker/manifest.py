@@ -28,7 +28,7 @@ def manifest(
     plan: Plan,
     bundle: Bundle,
     computed: Computed,
-    regions: RegionsSummary,
+    regions: RegionsSummary | None,
     seconds: Mapping[str, float],
     out: Path,
 ) -> dict[str, Any]:
@@ -157,13 +157,13 @@ def _counts(job: Job, plan: Plan, computed: Computed) -> dict[str, Any]:
     }
 
 
-def _warnings(job: Job, computed: Computed, regions: RegionsSummary) -> list[str]:
+def _warnings(job: Job, computed: Computed, regions: RegionsSummary | None) -> list[str]:
     licence = restriction(job.card)
     warnings = [*([licence] if licence else []), *job.info.warnings, *job.fit.warnings]
     for region in sorted(computed.damaged):
         place = f"x {region.x}, y {region.y}, {region.width} x {region.height} px"
         warnings.append(f"damaged tile: {place} of level 0 cannot be decoded and is 255 in the mask")
-    if regions.dropped_pixels:
+    if regions is not None and regions.dropped_pixels:
         warnings.append(
             f"regions.geojson leaves out regions below {regions.minimum_area} mask pixels, "
             f"{regions.dropped_pixels} pixels in all"

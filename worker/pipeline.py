@@ -44,7 +44,8 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
     is raised once it says so. Any FoveateError for bad input; nothing is published here: that is the caller's rename.
     """
     share_one_heap()
-    stand_by()  # it starts beside the loading of the network
+    if spec.options.regions:
+        stand_by()  # it starts beside the loading of the network
     clock = _Clock()
     tell = _telling(report, dismissed)
     with contextlib.ExitStack() as stack:
@@ -176,7 +177,7 @@ def _stage(job: Job, plan: Plan) -> Callable[[], str]:
 
 def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
     """What committed blocks depend on; the partition into blocks is among it, since blocks have its names."""
-    options = job.options.model_dump(mode="json") | {"policy": job.policy, "model": job.card.name}
+    options = job.options.model_dump(mode="json", exclude={"regions"}) | {"policy": job.policy, "model": job.card.name}
     return options | {
         "coverage": job.coverage.kind,
         "detail": job.coverage.detail,

@@ -55,5 +55,6 @@ def canvas_digest(
 
     `machine` is (device, memory in GB, block): the last two decide how the image is cut into blocks.
     """
-    parts = (foveate.__version__, image_sha256, reader, bundle_sha256, options.model_dump_json(), *map(str, machine))
+    asked = options.model_dump_json(exclude={"regions"})
+    parts = (foveate.__version__, image_sha256, reader, bundle_sha256, asked, *map(str, machine))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

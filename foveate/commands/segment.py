@@ -31,6 +31,7 @@ def segment(
     mask_downsample: spelled.MaskDownsampleOption = 1,
     tissue_mask: spelled.TissueMaskOption = True,
     force: spelled.ForceOption = False,
+    regions: spelled.RegionsOption = True,
     outputs: spelled.OutputsOption = None,
     device: spelled.DeviceOption = "auto",
     block: Annotated[
@@ -54,6 +55,7 @@ def segment(
         mask_downsample=mask_downsample,
         tissue_mask=tissue_mask,
         force=force,
+        regions=regions,
         outputs=outputs,
     )
     # Torch's threads would spin while they wait, on cores that the reading threads need.

@@ -20,6 +20,7 @@ from foveate.options import (
     OutputsOption,
     OverlapOption,
     PolicyOption,
+    RegionsOption,
     RescaleOption,
     RoiOption,
     ServerOption,
@@ -73,6 +74,7 @@ def submit(
     mask_downsample: MaskDownsampleOption = 1,
     tissue_mask: TissueMaskOption = True,
     force: ForceOption = False,
+    regions: RegionsOption = True,
     outputs: OutputsOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -90,6 +92,7 @@ def submit(
         mask_downsample=mask_downsample,
         tissue_mask=tissue_mask,
         force=force,
+        regions=regions,
         outputs=outputs,
     )
     submissions = _planned(images, out)

@@ -40,6 +40,7 @@ _INPUTS = {
     "mask_downsample": "1, 2, 4, 8…: a smaller mask",
     "tissue_mask": "Skip the empty background of slides",
     "force": "Go on although the image is of another kind than the bundle's",
+    "regions": "Write the classes as polygons, too",
     "outputs": "Further files",
 }
 

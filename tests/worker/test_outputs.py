@@ -12,6 +12,8 @@ import zarr
 from rio_cogeo.cogeo import cog_validate
 
 from foveate.errors import DiskFull
+from model.predictor import Predictor
+from raster import regions
 from raster.uncertainty import mean_halved
 from raster.whole_file import disk_full
 from raster.write import MaskWriter
@@ -102,6 +104,23 @@ def test_taken_up_again_every_file_is_the_same(bundle, tmp_path):
     assert kept > 3
     shutil.rmtree(cut.out)
     assert made(cut)[1] == whole
+
+
+def test_without_polygons_nothing_else_changes_and_its_blocks_serve_a_job_with_them(bundle, tmp_path, monkeypatch):
+    image = write_image(tmp_path / "i.tif", noise(530, 480))
+    _, whole = made(spec_for(image, bundle, tmp_path / "whole", block=3))
+    spec = spec_for(image, bundle, tmp_path / "bare", block=3, regions=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(regions, "_start", lambda: pytest.fail("a process for polygons was started"))
+        manifest, bare = made(spec)
+    assert whole.keys() - bare.keys() == {"regions.geojson"}
+    assert bare == {name: digest for name, digest in whole.items() if name in bare}
+    assert manifest["parameters"]["regions"] is False
+    assert not [warning for warning in manifest["warnings"] if "polygon" in warning or "regions" in warning]
+    shutil.rmtree(spec.out)
+    monkeypatch.setattr(Predictor, "scores", lambda *_: pytest.fail("a committed block was computed again"))
+    again = spec.model_copy(update={"options": spec.options.model_copy(update={"regions": True})})
+    assert made(again)[1] == whole
 
 
 def test_damage_that_shows_after_its_rows_were_handed_on_makes_them_new(bundle, tmp_path, monkeypatch):
