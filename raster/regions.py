@@ -5,6 +5,7 @@ RegionsJob, from stdin, after it the mask's pixels row by row, and prints the su
 """
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -234,6 +235,8 @@ def _main() -> int:
     asked = sys.stdin.buffer.readline()
     if not asked:
         return 0  # it stood by, and was not needed
+    # The collector would look through all open walks again and again, and find nothing: they form no cycles.
+    gc.disable()
     try:
         job = RegionsJob.model_validate_json(asked)
         summary = write_regions(job, _strips(job, sys.stdin.buffer))

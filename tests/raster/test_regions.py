@@ -1,5 +1,6 @@
 """regions.geojson: what QuPath and RFC 7946 ask for, from a process of its own."""
 
+import gc
 import json
 import resource
 import subprocess
@@ -240,6 +241,19 @@ def test_a_process_that_stands_by_ends_without_a_word_with_whom_it_waits_for() -
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert ended.stderr == ""
     assert gone(int(ended.stdout))
+
+
+def test_writing_leaves_nothing_to_the_garbage_collector_which_the_process_goes_without(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 2, (300, 200), dtype=np.uint8)
+    case = case_of(tmp_path, noise)
+    case.write()  # what is made once, and what others left
+    gc.collect()
+    gc.disable()
+    try:
+        case.write()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_a_full_disk_crosses_the_process(tmp_path: Path) -> None:
