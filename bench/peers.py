@@ -4,7 +4,8 @@
 
 Each peer runs its script of bench/peer_scripts in its own virtual environment (`bench.environments`), made when it is
 first asked for. All take turns. `wall` is the whole process; `job` runs from opening the image to the written result,
-without imports and without loading the network. Only Foveate writes overviews, polygons, overlay and statistics.
+without imports and without loading the network. Foveate leaves out its polygons, which no peer writes; it alone writes
+overviews, overlay, foveation map and statistics.
 """
 
 import argparse
@@ -175,8 +176,8 @@ def _python(name: str) -> Path | str:
 
 def _foveate(image: Path, bundle: Path, out: Path, log: Path) -> dict[str, float]:
     shutil.rmtree(out, ignore_errors=True)
-    command = [*FOVEATE, "segment", str(image), "--out", str(out), "--model", str(bundle), "--policy", "fixed:1"]
-    cost = watched([*command, "--coverage", "dense", "--overlap", str(OVERLAP), "--no-tissue-mask"], log)
+    command = [*FOVEATE, "segment", str(image), "--out", str(out), "--model", str(bundle), "--overlap", str(OVERLAP)]
+    cost = watched([*command, "--policy", "fixed:1", "--coverage", "dense", "--no-tissue-mask", "--no-regions"], log)
     manifest = json.loads((out / "manifest.json").read_text())
     return asdict(cost) | {"job": manifest["seconds"]["total"] - manifest["seconds"]["load"]}
 
