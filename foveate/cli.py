@@ -21,6 +21,9 @@ COMMANDS = ("segment", "info", "up", "serve", "submit", "jobs", "images", "model
 # typer carries its own copy of click in new versions and imports click in old ones; this finds the right root.
 _ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
+_INTERRUPTED = 130
+"""What new versions of typer return after Ctrl-C, in place of an exception."""
+
 __all__ = ["COMMANDS", "build_app", "main", "run"]
 
 
@@ -51,6 +54,8 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         outcome = build_app()(args=list(arguments), prog_name="foveate", standalone_mode=False)
+        if outcome == _INTERRUPTED:
+            raise KeyboardInterrupt
         return outcome if isinstance(outcome, int) else 0
     except FoveateError as error:
         return _complain(error.code, error.message, error.hint, error.exit_code, as_json)

@@ -11,6 +11,7 @@ from anyio.to_thread import run_sync
 from fastapi import Depends, FastAPI
 
 from foveate import __version__
+from foveate.errors import Unauthorized
 from foveate.schema import ImageInfo, Problem
 from jobs.catalog import Catalog
 from jobs.files import RESERVE_BYTES, FileStore
@@ -22,7 +23,7 @@ from jobs.valkey import connect, valkey_errors
 from raster.probe import probe_in_child
 from service.auth import require_key
 from service.deps import Collaborators
-from service.errors import install_error_handlers
+from service.errors import install_error_handlers, responses
 from service.intake import Intake, Probe
 from service.routes import health, images, jobs, landing, models, preview, processes, results
 from service.settings import GB, ServiceSettings
@@ -54,12 +55,12 @@ def create_app(
     app.state.collaborators, app.state.reaper = _collaborators(settings, probe or _probe(settings), free)
     install_error_handlers(app)
     app.include_router(health.router)
-    keyed = [Depends(require_key)]
+    keyed: dict[str, Any] = {"dependencies": [Depends(require_key)], "responses": responses(Unauthorized)}
     largest = int(settings.max_upload_gb * GB)
     # A form is larger than its file; the exact limit is watched while the file is written.
-    app.include_router(images.router, dependencies=keyed, max_body_size=largest + _SMALL_BODY)
+    app.include_router(images.router, **keyed, max_body_size=largest + _SMALL_BODY)
     for module in (landing, processes, jobs, preview, results, models):
-        app.include_router(module.router, dependencies=keyed)
+        app.include_router(module.router, **keyed)
     _describe_problems(app)
     return app
 
@@ -102,12 +103,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """Puts the schema that every error's description refers to into the OpenAPI document."""
+    """Puts the schema that every error's description refers to into the OpenAPI document.
+
+    And takes out FastAPI's own answer to bad input, which is never given: `install_error_handlers` makes it a 400.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        document["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+        schemas = document["components"]["schemas"]
+        schemas.setdefault("Problem", Problem.model_json_schema())
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -17,6 +17,7 @@ DOWNLOAD: dict[int | str, dict[str, Any]] = {
     },
     206: {"description": "The bytes that `Range` asked for"},
     304: {"description": "`If-None-Match` holds the file's ETag"},
+    416: {"description": "`Range` asks for bytes beyond the file's end; `Content-Range` has its length"},
 }
 """What `download` may answer, for the OpenAPI description."""
 

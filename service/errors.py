@@ -1,6 +1,7 @@
 """Every error as an RFC 9457 problem: one table from error class to HTTP status, and the handlers that apply it."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -12,11 +13,14 @@ from starlette.exceptions import HTTPException
 
 from foveate import errors
 from foveate.errors import FoveateError
-from foveate.schema import Problem
+from foveate.schema import Problem, SegmentOptions
 
 _OGC = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0/"
 _OGC_CODES = frozenset({"no-such-process", "no-such-job", "result-not-ready"})
 MEDIA_TYPE = "application/problem+json"
+
+_OPTION = re.compile(r"--[a-z][a-z-]*")
+_INPUTS = {"--" + name.replace("_", "-"): f"`{name}`" for name in SegmentOptions.model_fields}
 
 STATUS: dict[type[FoveateError], int] = {
     errors.InputError: 400,
@@ -35,7 +39,7 @@ STATUS: dict[type[FoveateError], int] = {
 
 _log = logging.getLogger("foveate.service")
 
-__all__ = ["MEDIA_TYPE", "STATUS", "install_error_handlers", "problem_response", "responses", "status_of"]
+__all__ = ["MEDIA_TYPE", "STATUS", "for_http", "install_error_handlers", "problem_response", "responses", "status_of"]
 
 
 def status_of(kind: type[FoveateError]) -> int:
@@ -115,13 +119,18 @@ def _first_fault(faults: Sequence[Any]) -> tuple[str, str]:
     return place, str(fault["msg"]).removeprefix("Value error, ")
 
 
+def for_http(text: str) -> str:
+    """`text` with the options of a segmentation named as the inputs of the process, not as on the command line."""
+    return _OPTION.sub(lambda found: _INPUTS.get(found[0], found[0]), text)
+
+
 def _problem(status: int, code: str, detail: str, hint: str, instance: str) -> Problem:
     return Problem(
         type=_OGC + code if code in _OGC_CODES else f"urn:foveate:problem:{code}",
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=detail,
-        hint=hint,
+        detail=for_http(detail),
+        hint=for_http(hint),
         code=code,
         instance=instance,
     )

@@ -3,6 +3,7 @@
 from foveate.schema import JobState, Link, StatusInfo
 from jobs.files import FileStore
 from jobs.records import JobRecord
+from service.errors import for_http
 from service.outputs import media_type
 
 _REL = "http://www.opengis.net/def/rel/ogc/1.0/"
@@ -15,7 +16,7 @@ def status_info(job: JobRecord, base: str, files: FileStore) -> StatusInfo:
     return StatusInfo(
         jobID=job.id,
         status=job.state,
-        message=job.error.message if job.error is not None else job.message or None,
+        message=for_http(job.error.message) if job.error is not None else job.message or None,
         created=job.created,
         started=job.started,
         finished=job.finished,

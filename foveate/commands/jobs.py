@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from foveate.client import Client
+from foveate.errors import FoveateError
 from foveate.options import LOCAL_SERVER, KeyOption, ServerOption
 from foveate.output import JsonFlag, print_result, print_table, print_warnings
-from foveate.schema import StatusInfo
+from foveate.schema import JobState, StatusInfo
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
@@ -39,11 +40,21 @@ def list_jobs(
 def show(
     job: JobArgument, server: ServerOption = LOCAL_SERVER, api_key: KeyOption = None, as_json: JsonFlag = False
 ) -> None:
-    """Show one job."""
+    """Show one job; of one that failed, why, and what to do about it."""
     with Client(server, api_key) as client:
         found = client.job(job)
-    fields = found.model_dump(mode="json", exclude_none=True, exclude={"links"})
-    print_result(found, "\n".join(f"{name:<12}{value}" for name, value in fields.items()), as_json)
+        why = _failure(client, job) if found.status is JobState.FAILED else {}
+    fields = found.model_dump(mode="json", exclude_none=True, exclude={"links"}) | why
+    shown = found.model_dump(mode="json", exclude_none=True) | why
+    print_result(shown, "\n".join(f"{name:<12}{value}" for name, value in fields.items()), as_json)
+
+
+def _failure(client: Client, job: str) -> dict[str, str]:
+    try:
+        client.results(job)
+    except FoveateError as error:
+        return {"code": error.code, "hint": error.hint}
+    return {}
 
 
 def cancel(

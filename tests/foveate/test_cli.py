@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from foveate.cli import COMMANDS, run
+from foveate.client import Client
 from tests.service.processes import SLIDE, Service
 
 GONE = "http://127.0.0.1:1"
@@ -52,6 +53,32 @@ def test_no_device_is_named_beside_those_that_there_are(capsys: pytest.CaptureFi
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["code"] == "option-invalid"
     assert error["message"] == "--device: 'cuda:01' is no device: auto, cpu, cuda or cuda:N"
+
+
+def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "jobs", interrupted)
+    assert run(["jobs", "list", "--server", GONE, "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["error"]["code"] == "interrupted"
+    assert last_line(printed.err) == "hint: run the same command again to go on"
+
+
+def test_a_failed_job_is_shown_with_what_to_do(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "damaged.svs"
+    damaged.symlink_to(SLIDE)
+    assert run(["submit", str(damaged), "--server", service.url, "--wait", "--json"]) == 2
+    job = json.loads(capsys.readouterr().out)["jobs"][0]["jobID"]
+    assert run(["jobs", "show", job, "--server", service.url]) == 0
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (shown["status"], shown["code"]) == ("failed", "image-damaged")
+    assert shown["hint"] == "export the slide again"
+    assert run(["jobs", "show", job, "--server", service.url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["hint"] == "export the slide again"
 
 
 def test_error_as_json_stands_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """What the service says of itself: landing page, conformance, process, models, and the OpenAPI document."""
 
+import json
+import re
 from typing import Any
 
 import httpx
@@ -116,7 +118,18 @@ def test_errors_are_described_as_problems(service: Service) -> None:
     document = get(service, "/openapi.json")
     described = document["paths"]["/jobs/{job_id}"]["get"]["responses"]["404"]["content"]["application/problem+json"]
     Problem.model_validate(described["examples"]["no-such-job"]["value"])
-    assert "422" not in str(document["paths"].keys() | {"": 0}.keys())
+    answers = {
+        (path, code)
+        for path, item in document["paths"].items()
+        for operation in item.values()
+        for code in operation["responses"]
+    }
+    assert not [path for path, code in answers if code == "422"]  # it is answered 400
+    open_to_all = {path for path in document["paths"] if (path, "401") not in answers}
+    assert open_to_all == {"/healthz", "/readyz"}
+    assert ("/jobs/{job_id}/results/{name}", "416") in answers
+    named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
+    assert named <= document["components"]["schemas"].keys()
 
 
 def test_examples_are_valid() -> None:

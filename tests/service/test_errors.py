@@ -4,7 +4,7 @@ import pytest
 
 from foveate import errors
 from foveate.errors import FoveateError, error_of
-from service.errors import STATUS, status_of
+from service.errors import STATUS, for_http, status_of
 
 
 def below(kind: type[FoveateError]) -> list[type[FoveateError]]:
@@ -41,6 +41,11 @@ def test_blame_agrees_with_the_exit_code(kind: type[FoveateError]) -> None:
 )
 def test_status(kind: type[FoveateError], status: int) -> None:
     assert status_of(kind) == status
+
+
+def test_options_are_named_as_the_inputs_of_the_process() -> None:
+    assert for_http("say --spacing S, or --mask-downsample 2") == "say `spacing` S, or `mask_downsample` 2"
+    assert for_http("grant more (--memory) -- or --no-spacing") == "grant more (--memory) -- or --no-spacing"
 
 
 def test_table_has_no_useless_row() -> None:
