@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import ValidationError
 
 from foveate.errors import BundleInvalid, BundleUnknown, OptionInvalid
+from foveate.faults import faults_of
 from foveate.schema import BundleCard, checked_policy
 
 __all__ = [
@@ -55,11 +56,8 @@ def read_card(directory: Path) -> BundleCard:
         # Strict JSON mode of pydantic: "256" is no integer, and 1 is no boolean.
         card = BundleCard.model_validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the card"
         _refuse(
-            f"{directory / CARD_FILE}: {place}: {first['msg']}",
-            "correct bundle.json (docs/models.md lists every field)",
+            f"{directory / CARD_FILE}: {faults_of(error)}", "correct bundle.json (docs/models.md lists every field)"
         )
     check_contract(card, directory / CARD_FILE)
     return card

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from foveate.bundles import SMP_CONFIG
 from foveate.card import CARD_FILE
 from foveate.errors import BundleInvalid, OptionInvalid
+from foveate.faults import faults_of
 from foveate.schema import BundleCard, Rgb, Wire
 from model.bundle import Bundle, read_tensors, save_bundle
 from model.networks.build import build_network
@@ -135,7 +136,7 @@ def _read_user_card(path: Path, config: dict[str, Any]) -> _Card:
         entries = yaml.safe_load(_text(path)) if path.suffix in (".yaml", ".yml") else json.loads(_text(path))
         return _Card.model_validate(entries)
     except ValidationError as error:
-        reason = _first(error)
+        reason = faults_of(error)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = f"neither JSON nor YAML: {error}"
     raise OptionInvalid(f"--card {path}: {reason}", hint=f"a card holds at least {_example(config)}")
@@ -168,7 +169,7 @@ def _bundle_card(given: _Card, config: dict[str, Any], path: Path, folder: Path)
     try:
         return BundleCard.model_validate(entries)
     except ValidationError as error:
-        raise OptionInvalid(f"--card {path}: {_first(error)}", hint="docs/models.md lists every field") from error
+        raise OptionInvalid(f"--card {path}: {faults_of(error)}", hint="docs/models.md lists every field") from error
 
 
 def _network(config: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -278,12 +279,6 @@ def _text(path: Path) -> str:
     if not path.is_file() or path.stat().st_size > _MAX_TEXT_BYTES:
         raise ValueError(f"no file of at most {_MAX_TEXT_BYTES} bytes")
     return path.read_text(encoding="utf-8")
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 def _refuse(message: str, hint: str) -> NoReturn:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from foveate.errors import OptionInvalid
+from foveate.faults import faults_of
 from foveate.schema import Wire
 from model.evaluation.config import EvaluateConfig
 from model.training.config import TrainConfig, parse_config, read_yaml
@@ -76,10 +77,8 @@ def read_experiment(path: Path) -> Experiment:
     try:
         file = _ExperimentFile.model_validate(entries)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
         raise OptionInvalid(
-            f"{path}: {field}: {first['msg']}", hint="Mend the file; see examples/method/ for whole experiments."
+            f"{path}: {faults_of(error)}", hint="Mend the file; see examples/method/ for whole experiments."
         ) from error
     runs = [Run(fold, model, _varied(file, path, fold, model)) for fold in file.folds for model in file.models]
     return Experiment(file.name, runs, file.evaluate, file.runs)

@@ -143,7 +143,8 @@ def _polygon(feature: Mapping[str, Any], what: str) -> shapely.Geometry:
 
 def _class_name(feature: Mapping[str, Any], what: str) -> str:
     """QuPath's classification, whose derived classes are lists of names in later versions; else `class` or `name`."""
-    properties = feature.get("properties") or {}
+    properties = feature.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
     classification = properties.get("classification")
     if isinstance(classification, dict):
         names = classification.get("names")

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from foveate.card import CARD_FILE, check_policy, read_card
 from foveate.errors import OptionInvalid
+from foveate.faults import faults_of
 from foveate.schema import BundleCard
 from model.datasets.config import Data
 from model.evaluation.config import BundlesFile, EvaluateConfig
@@ -97,9 +98,7 @@ def _of_bundles(path: Path, content: Mapping[str, Any]) -> Plan:
     try:
         file = BundlesFile.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise OptionInvalid(f"{path}: {field}: {first['msg']}", hint="Mend the file; see docs/evaluate.md.") from error
+        raise OptionInvalid(f"{path}: {faults_of(error)}", hint="Mend the file; see docs/evaluate.md.") from error
     config = file.evaluate
     several = len(file.bundles) > 1
     found = [

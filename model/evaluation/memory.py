@@ -44,11 +44,10 @@ def dates_of(pair: Pair) -> list[tuple[str, int, int]]:
 
 
 class ScoreMemory:
-    """The scores that lie in `directory`."""
+    """The scores that lie in `directory`, which is made for the first one."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
 
     def put(self, key: str, score: ImageScore) -> None:
         arrays: dict[str, NDArray[Any]] = {"confusion": score.confusion, "mask": score.mask}
@@ -65,6 +64,7 @@ class ScoreMemory:
             "patches_by_fov": score.patches_by_fov,
             "objects": None if score.objects is None else asdict(score.objects),
         }
+        self._directory.mkdir(parents=True, exist_ok=True)
         draft = self._directory / f"{key}.draft.npz"
         arrays["plain"] = np.array(json.dumps(plain))
         np.savez_compressed(draft, allow_pickle=False, **arrays)

@@ -148,9 +148,12 @@ def _check(plan: Plan) -> None:
     """What can be refused before any work."""
     averaged_classes(plan)
     if plan.config.gold:
-        for entry in plan.entries:
-            if entry.is_fixed:
-                _gold_step(plan, entry)
+        _check_gold(plan)
+    if plan.config.objects and all(labelling_of(entry.data).objects is None for entry in plan.entries):
+        raise OptionInvalid(
+            "evaluate.objects: the data do not say which class their labels number object by object",
+            hint="Name it in data.objects (docs/datasets.md), or set evaluate.objects to false.",
+        )
     names = [entry.name for entry in plan.entries]
     reference = plan.config.reference
     if reference is not None and reference not in names:
@@ -234,6 +237,21 @@ def _score(
             score = score_image(members, image, sampling, wanted, labelling_of(entry.data).objects)
         memory.put(key, score)
     return score
+
+
+def _check_gold(plan: Plan) -> None:
+    fixed = [entry for entry in plan.entries if entry.is_fixed]
+    for entry in fixed:
+        _gold_step(plan, entry)
+    roles: dict[Any, set[str]] = {}
+    for entry in fixed:
+        roles.setdefault(entry.rivals, set()).add(entry.role)
+    complete = [rivals for rivals, found in roles.items() if 1 < len(rivals[-1]) == len(found)]
+    if not complete and not plan.missing:  # what is still to be trained may complete one
+        raise OptionInvalid(
+            "evaluate.gold: no bank of several fields of view has a fixed network for each (fixed:1, fixed:2, …)",
+            hint="Train or name those, or set evaluate.gold to false.",
+        )
 
 
 def _gold_step(plan: Plan, fixed: Entry) -> int:

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from foveate.card import check_contract
 from foveate.errors import BundleInvalid, OptionInvalid
+from foveate.faults import faults_of
 from foveate.schema import BundleCard, Wire
 from model.datasets.config import Augmentation, Data, PairsData
 from model.datasets.layouts import labelling_of
@@ -239,10 +240,8 @@ def parse_config(entries: Any, origin: str) -> TrainConfig:
     try:
         return TrainConfig.model_validate(entries)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "recipe"
         raise OptionInvalid(
-            f"{origin}: {field}: {first['msg']}", hint="Mend the file; see bundles/*/training.yaml for a whole one."
+            f"{origin}: {faults_of(error)}", hint="Mend the file; see bundles/*/training.yaml for a whole one."
         ) from error
 
 

@@ -106,6 +106,15 @@ def test_polygons_off_the_map_are_named(tmp_path: Path) -> None:
     assert "RFC 7946" in caught.value.hint
 
 
+@pytest.mark.parametrize("properties", [None, [], ["a"], "a", {}, {"class": ""}, {"class": 3}])
+def test_a_polygon_without_a_class_is_named(tmp_path: Path, properties: Any) -> None:
+    path = tmp_path / "bare.geojson"
+    geometry = shapely.geometry.mapping(shapely.box(0, 0, 20, 20))
+    path.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": properties}))
+    with pytest.raises(ImageUnreadable, match="feature 0 has no class"):
+        read_polygons(path, like(90, 80))
+
+
 def test_polygons_of_another_image_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.geojson"
     geometry = shapely.geometry.mapping(shapely.box(100, 0, 120, 20))

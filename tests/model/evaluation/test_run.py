@@ -212,6 +212,7 @@ def test_other_bands_are_refused(folder: Path) -> None:
         write_pair(folder, name, grey, grey)
     with pytest.raises(BandsMismatch):
         run(folder, of_bundle(folder))
+    assert not list(folder.glob("out*"))
 
 
 @pytest.mark.parametrize(
@@ -220,11 +221,14 @@ def test_other_bands_are_refused(folder: Path) -> None:
         ({"reference": "nobody"}, "nobody"),
         ({"mean_over": ["violet"]}, "no class 'violet'"),
         ({"split": "validation"}, "no validation images"),
+        ({"objects": True}, "which class their labels number"),
+        ({"gold": True, "policies": ["fixed:1"]}, "no bank of several fields of view has a fixed network for each"),
     ],
 )
 def test_what_the_file_gets_wrong_is_named(folder: Path, evaluate: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionInvalid, match=message):
         run(folder, of_bundle(folder, **evaluate))
+    assert not list(folder.glob("out*"))
 
 
 def test_every_class_average_of_the_paper_is_the_mean_of_its_classes() -> None:
