@@ -46,6 +46,13 @@ def _sources(places: range, scale: int, length: int) -> tuple[int, int]:
     return max(0, (places.start - scale // 2) // scale), min(length, (places.stop - 1 + scale // 2) // scale + 1)
 
 
+def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """float32. On a CPU in memory of numpy's, which asks for huge pages: a fifth of the time of `torch.zeros`."""
+    if device.type != "cpu":
+        return torch.zeros(shape, device=device)
+    return torch.from_numpy(np.empty(shape, np.float32)).zero_()
+
+
 class Accumulator:
     """Open sums of one block: softmax scores times window, and the window itself.
 
@@ -54,7 +61,7 @@ class Accumulator:
     """
 
     def __init__(self, classes: int, size: Size, patch: int, overlap_px: int, device: torch.device) -> None:
-        self._sums_KHW = torch.zeros((classes + 1, *size.shape), device=device)
+        self._sums_KHW = _zeros((classes + 1, *size.shape), device)
         self._patch, self._overlap_px = patch, overlap_px
         line = stitching_window(patch, overlap_px, device)
         self._window_PP = line[:, None] * line[None, :]

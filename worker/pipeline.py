@@ -11,6 +11,7 @@ import numpy as np
 from foveate.errors import Dismissed
 from model.bundle import load_bundle
 from model.device import choose_device
+from model.heap import KEPT_BY_A_JOB, set_up_heap
 from model.predictor import Predictor
 from raster.geometry import Region
 from raster.regions import stand_by
@@ -20,7 +21,6 @@ from worker.assemble import Assembly
 from worker.canvas import Canvas
 from worker.compute import BlockWork
 from worker.counts import forwards, windows_of_tree
-from worker.heap import share_one_heap
 from worker.job import COMPUTED, CONVERTED, LOOKED, Job, Report, prepared
 from worker.look import Thumbnail, distribution, take_thumbnail
 from worker.manifest import file_sha256, levels_read, manifest
@@ -43,7 +43,7 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
     `report` gets the stage and the share of the job that is done, often; `dismissed` is asked as often, and Dismissed
     is raised once it says so. Any FoveateError for bad input; nothing is published here: that is the caller's rename.
     """
-    share_one_heap()
+    set_up_heap(KEPT_BY_A_JOB)
     if spec.options.regions:
         stand_by()  # it starts beside the loading of the network
     clock = _Clock()

@@ -25,6 +25,7 @@ from model.evaluation.predict import Member, Sampling, foveation_step
 from model.evaluation.report import scores_json, write_report
 from model.evaluation.results import Results, SweepPoint, averaged_classes
 from model.evaluation.scores import EntryScore, ImageScore, Wanted, score_image
+from model.heap import KEPT_IN_TRAINING, set_up_heap
 from model.predictor import Predictor
 from raster.geometry import Size
 from raster.grid import make_lattice
@@ -90,6 +91,7 @@ def evaluate(
     covered = subjects(plan) if coverage and plan.config.coverage else {}
     if store is not None:
         _check_store(store, covered)
+    set_up_heap(KEPT_IN_TRAINING)
     tasks, chosen = _tasks(plan), choose_device(device)
     partial = out.with_name(out.name + ".partial")
     memory = ScoreMemory(partial / "scores")

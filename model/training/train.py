@@ -16,6 +16,7 @@ from torch import nn
 from foveate.errors import OptionInvalid
 from model.bundle import Bundle, load_bundle, save_bundle
 from model.experiment import Run, read_experiment
+from model.heap import KEPT_IN_TRAINING, set_up_heap
 from model.training.checkpoints import claimed_run
 from model.training.config import Joint, TrainConfig
 from model.training.devices import Place, placed
@@ -54,6 +55,7 @@ def train(path: Path, only: list[str] | None = None) -> list[Trained]:
                 f"{path} has no run {name}",
                 hint=f"Choose from {', '.join(f'{run.fold}/{run.model}' for run in experiment.runs)}.",
             )
+    set_up_heap(KEPT_IN_TRAINING)
     with placed() as place:
         return [_trained(run, path, experiment.plain, place) for run in runs]
 
