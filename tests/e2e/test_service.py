@@ -52,7 +52,7 @@ def test_a_misfit_is_refused_when_it_is_submitted(service, tmp_path):
     grey = client.upload(write_image(tmp_path / "grey.tif", blobs(80)[..., 0]))
     with pytest.raises(FoveateError) as refusal:
         client.submit(grey.id)
-    assert "--bands 1,1,1" in refusal.value.hint
+    assert "`bands` 1,1,1" in refusal.value.hint
     job = client.submit(grey.id, bands=[1, 1, 1])
     assert client.wait(job.jobID).status is JobState.SUCCESSFUL
 
