@@ -4,7 +4,8 @@ import contextlib
 import ctypes
 
 KEPT_BY_A_JOB, KEPT_IN_TRAINING = 128 << 20, 1 << 30
-"""Bytes: what a job may hold for its next forward counts as its memory; training has the machine to itself."""
+"""Bytes: what a job may hold for its next forward counts as its memory; training and evaluation
+have the machine to themselves."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
@@ -19,7 +20,7 @@ def set_up_heap(kept_bytes: int) -> None:
 
     What one thread frees another then uses. With heaps of their own, readers, lanes and writers each keep what they
     have freed: a tenth of a job's memory, and more as the image grows. And left alone the heap shrinks after every
-    forward, only to be given the same pages again, zeroed: a twelfth of a forward's CPU time, a quarter of training's.
+    forward, only to be given the same pages again, zeroed: a tenth of a forward's CPU time, a quarter of training's.
     """
     with contextlib.suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -44,9 +44,9 @@ def show(
     with Client(server, api_key) as client:
         found = client.job(job)
         why = _failure(client, job) if found.status is JobState.FAILED else {}
-    fields = found.model_dump(mode="json", exclude_none=True, exclude={"links"}) | why
     shown = found.model_dump(mode="json", exclude_none=True) | why
-    print_result(shown, "\n".join(f"{name:<12}{value}" for name, value in fields.items()), as_json)
+    lines = [f"{name:<12}{value}" for name, value in shown.items() if name != "links"]
+    print_result(shown, "\n".join(lines), as_json)
 
 
 def _failure(client: Client, job: str) -> dict[str, str]:
