@@ -3,22 +3,23 @@
     canvas/
       configuration.json     what was asked; another configuration never shares the directory
       plan.npz               the plan, complete before any patch is read
-      blocks/R-C.sums.npz    open sums of the seams that block (R, C) shares; gone when all of them are closed
-      blocks/R-C.labels.npz  labels of the block's interior, damage and counts; its existence is the commit
+      sums/R-C.Y-X.npy       open sums of block (R, C) over a seam that it shares; gone when all of its seams are closed
+      blocks/R-C.labels.npz  labels of the block's interior, damage, counts, and checksums of its open sums; its
+                             existence is the commit
       seams/Y-X.npz          labels of a closed seam
       roots/R.npz            refined coverage: the coarse pass's scores of row R
 
-Every file is written under a temporary name and renamed; zip members carry checksums that reading verifies, and a file
-that fails them (a power failure's, since nothing waits for the disk here) counts as not committed. Files are immutable,
-so two attempts that race write the same bytes.
+Every file is written under a temporary name and renamed. Zip members carry checksums that reading verifies; open sums,
+which are most of what is written, lie as they are in memory, and are verified once, when a job is taken up again. What
+fails (after a power failure, since nothing waits for the disk here) counts as not committed. Files are immutable, so
+two attempts that race write the same bytes.
 """
 
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ from worker.placement import Piece
 
 Arrays = dict[str, NDArray[Any]]
 
+_SLAB_ROWS = 64
+"""Of open sums that are written at once: what is copied, summed up and written fits a processor's cache."""
+
 
 @dataclass(frozen=True)
 class BlockRecord:
@@ -45,6 +49,8 @@ class BlockRecord:
     pixels_decoded: int
     leaf: NDArray[np.int8] | None = None
     """Refined coverage: the level of the node that owns each cell of the block."""
+    sums: Mapping[str, int] = field(default_factory=dict)
+    """Checksums (CRC-32) of the block's open sums, by seam; none where it had nothing to add."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Canvas:
     def __init__(self, directory: Path, configuration: Mapping[str, Any]) -> None:
         """Open or start the canvas. Raises CanvasMismatch if it holds work of another configuration."""
         self.directory = directory
-        for part in ("blocks", "seams"):
+        for part in ("blocks", "sums", "seams"):
             (directory / part).mkdir(parents=True, exist_ok=True)
         path = directory / "configuration.json"
         if path.exists():
@@ -95,13 +101,40 @@ class Canvas:
     def load_plan(self) -> Arrays | None:
         return _load(self.directory / "plan.npz")
 
-    def commit_block(self, block: Block, record: BlockRecord, sums: dict[str, NDArray[np.float32]]) -> None:
-        """Make the block's work durable: first the sums, then the labels that say it is done."""
-        if sums:
-            with whole_file(self._sums(block), durable=False) as partial, partial.open("wb") as file:
-                np.savez(file, **sums)  # type: ignore[arg-type]
+    def commit_sums(self, block: Block, seam: str, sums: NDArray[np.float32]) -> int:
+        """Keep the block's open sums (K + 1, height, width) over one seam; returns their checksum, for its record."""
+        checksum = 0
+        with whole_file(self._sums(block, seam), durable=False) as partial, partial.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(sums))
+            for channel in sums:
+                for start in range(0, len(channel), _SLAB_ROWS):
+                    slab = np.ascontiguousarray(channel[start : start + _SLAB_ROWS])
+                    checksum = zlib.crc32(slab.data, checksum)
+                    file.write(slab.data)
+        return checksum
+
+    def sums(self, block: Block, seam: str) -> NDArray[np.float32]:
+        """What `commit_sums` kept, as it lies on the disk; nobody looks at its checksum. Raises OSError, ValueError."""
+        kept: NDArray[np.float32] = np.load(self._sums(block, seam), mmap_mode="r", allow_pickle=False)
+        return kept
+
+    def holds_sums(self, block: Block, seam: str, checksum: int) -> bool:
+        """Whether the block's open sums over the seam are there, and whole."""
+        try:
+            return zlib.crc32(self.sums(block, seam).data) == checksum
+        except (OSError, ValueError):
+            return False
+
+    def drop_sums(self, block: Block, seams: Iterable[str]) -> None:
+        for seam in seams:
+            self._sums(block, seam).unlink(missing_ok=True)
+
+    def commit_block(self, block: Block, record: BlockRecord) -> None:
+        """Say that the block is done; its open sums were committed before."""
         arrays: Arrays = {"damaged": _rows(record.damaged), "tally": record.tally.array}
         arrays["decoded"] = np.array(record.pixels_decoded)
+        arrays["summed"] = np.array(list(record.sums), np.str_)
+        arrays["checksums"] = np.array(list(record.sums.values()), np.uint32)
         if record.leaf is not None:
             arrays["leaf"] = record.leaf
         arrays |= {
@@ -118,20 +151,12 @@ class Canvas:
         damaged = _regions(arrays.pop("damaged"))
         tally, decoded = Tally(*map(int, arrays.pop("tally"))), int(arrays.pop("decoded"))
         leaf = arrays.pop("leaf", None)
+        sums = dict(zip(arrays.pop("summed").tolist(), arrays.pop("checksums").tolist(), strict=True))
         pieces: dict[str, Layers] = {}
         for key, layer in arrays.items():
             piece, name = key.split("/")
             pieces.setdefault(piece, {})[name] = layer
-        return BlockRecord(pieces, damaged, tally, decoded, leaf)
-
-    def sums(self, block: Block, seam: str) -> NDArray[np.float32] | None:
-        """The block's open sums for one seam; None: it had nothing to add there, or they are spent."""
-        arrays = _load(self._sums(block), {seam})
-        return None if arrays is None else arrays.get(seam)
-
-    def drop_sums(self, block: Block) -> None:
-        with suppress(FileNotFoundError):
-            self._sums(block).unlink()
+        return BlockRecord(pieces, damaged, tally, decoded, leaf, sums)
 
     def commit_roots(self, row: int, found: RootRow) -> None:
         """Uncompressed: noise hardly shrinks, and every block reads its row again."""
@@ -167,8 +192,8 @@ class Canvas:
     def _roots(self, row: int) -> Path:
         return self.directory / "roots" / f"{row:05d}.npz"
 
-    def _sums(self, block: Block) -> Path:
-        return self.directory / "blocks" / f"{block.name}.sums.npz"
+    def _sums(self, block: Block, seam: str) -> Path:
+        return self.directory / "sums" / f"{block.name}.{seam}.npy"
 
     def _labels(self, block: Block) -> Path:
         return self.directory / "blocks" / f"{block.name}.labels.npz"
@@ -193,10 +218,10 @@ def _save(path: Path, arrays: Arrays) -> None:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
-def _load(path: Path, only: set[str] | None = None) -> Arrays | None:
+def _load(path: Path) -> Arrays | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if only is None or name in only}
+            return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError):

@@ -55,22 +55,30 @@ class Commits:
         self.done: set[Block] = set()
         self.tally, self.pixels_decoded, self.damaged = Tally(), 0, known_damage
         self._closed: set[str] = set()
+        self._summed: dict[Block, frozenset[str]] = {}
         self._rows_done = 0
 
     def take_up(self, take: Callable[[Block, BlockRecord], None]) -> None:
-        """What the canvas holds already goes to `take`; seams that were cut off before they closed are closed."""
-        for block in self._job.placement.blocks:
-            record = self._canvas.block(block)
-            if record is not None:
-                self._note(block, record)
-                take(block, record)
+        """What the canvas holds already goes to `take`; seams that were cut off before they closed are closed.
+
+        A block whose share of an open seam is lost is not done.
+        """
         for piece in self._job.placement.pieces():
             seam = self._canvas.seam(piece) if len(piece.owners) > 1 else None
             if seam is not None:
                 self._closed.add(piece.name)
                 self.tally += seam[1]
+        for block in self._job.placement.blocks:
+            record = self._canvas.block(block)
+            if record is not None and self._holds_open_sums(block, record):
+                self._note(block, record)
+                take(block, record)
         for block in sorted(self.done, key=lambda block: (block.row, block.column)):
             self._close_seams(block)
+
+    def _holds_open_sums(self, block: Block, record: BlockRecord) -> bool:
+        needed = (name for name in record.sums if name not in self._closed)
+        return all(self._canvas.holds_sums(block, name, record.sums[name]) for name in needed)
 
     def move_here(self) -> None:
         """To be called in the thread that commits from now on."""
@@ -106,9 +114,9 @@ class Commits:
         for finishing in own:
             pieces[finishing.piece.name], counted = self._checked(finishing)
             tally += counted
-        sums = {name: landing.arrays()[name] for name, landing in shared.items()}
-        record = BlockRecord(pieces, left.damaged, tally, self._job.source.take_pixels_decoded(), left.leaf)
-        self._canvas.commit_block(block, record, sums)
+        sums = {name: self._canvas.commit_sums(block, name, at.arrays()[name]) for name, at in shared.items()}
+        record = BlockRecord(pieces, left.damaged, tally, self._job.source.take_pixels_decoded(), left.leaf, sums)
+        self._canvas.commit_block(block, record)
         self._note(block, record)
         self._close_seams(block)
 
@@ -116,6 +124,7 @@ class Commits:
         self.tally += record.tally
         self.pixels_decoded += record.pixels_decoded
         self.damaged |= record.damaged
+        self._summed[block] = frozenset(record.sums)
         self.done.add(block)
 
     def _close_seams(self, block: Block) -> None:
@@ -124,13 +133,25 @@ class Commits:
             owners = [placement.blocks.at(*owner) for owner in piece.owners]
             ready = len(owners) > 1 and all(owner in self.done for owner in owners)
             if ready and piece.name not in self._closed:
-                layers, tally = self._checked(self._finishing(piece, self._added(piece, owners)))
-                self._canvas.commit_seam(piece, layers, tally)
-                self.tally += tally
+                self.tally += self._close(piece, owners)
                 self._closed.add(piece.name)
         for neighbour in self._around(block):
             if all(len(piece.owners) == 1 or piece.name in self._closed for piece in placement.pieces_of(neighbour)):
-                self._canvas.drop_sums(neighbour)
+                self._canvas.drop_sums(neighbour, self._summed.pop(neighbour, ()))
+
+    def _close(self, piece: Piece, owners: list[Block]) -> Tally:
+        """Commit the seam's labels."""
+        try:
+            sums = self._added(piece, owners)
+        except FileNotFoundError:
+            # An attempt that lost its lease may still have closed the seam, and dropped what was needed for it.
+            found = self._canvas.seam(piece)
+            if found is None:
+                raise
+            return found[1]
+        layers, tally = self._checked(self._finishing(piece, sums))
+        self._canvas.commit_seam(piece, layers, tally)
+        return tally
 
     def _around(self, block: Block) -> Iterator[Block]:
         blocks = self._job.placement.blocks
@@ -144,9 +165,9 @@ class Commits:
         region = placement.region_w(piece)
         total: NDArray[np.float32] | None = None
         for owner in owners:
-            sums = self._canvas.sums(owner, piece.name)
-            if sums is None:
+            if piece.name not in self._summed[owner]:
                 continue
+            sums = self._canvas.sums(owner, piece.name)
             if total is None:
                 total = np.zeros((sums.shape[0], *region.size.shape), np.float32)
             rows, columns = region.intersection(placement.support(owner)).slices(region.x, region.y)

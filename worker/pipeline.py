@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from foveate import __version__
 from foveate.errors import Dismissed
 from model.bundle import load_bundle
 from model.device import choose_device
@@ -179,6 +180,7 @@ def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
     """What committed blocks depend on; the partition into blocks is among it, since blocks have its names."""
     options = job.options.model_dump(mode="json", exclude={"regions"}) | {"policy": job.policy, "model": job.card.name}
     return options | {
+        "foveate": __version__,
         "coverage": job.coverage.kind,
         "detail": job.coverage.detail,
         "image_sha256": job.spec.image_sha256,

@@ -1,5 +1,7 @@
 """From pixels to labels: constants, places, borders, blocks, regions of interest, no data, damage, resumption."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tifffile
@@ -8,6 +10,7 @@ import raster.convert
 from foveate.errors import CanvasMismatch, ImageDamaged
 from tests.bundles import BRIGHT, DARK, make_bundle
 from tests.worker.computed import mask_of, spec_for, write_image
+from worker.canvas import Canvas
 
 P = 64
 
@@ -172,6 +175,60 @@ def test_a_damaged_committed_file_is_computed_again(bundles, tmp_path):
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(content)
     assert (mask_of(spec) == whole).all()
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "hurt", [_flip, lambda path: path.write_bytes(path.read_bytes()[:-9]), lambda path: path.unlink()]
+)
+def test_a_block_that_lost_its_share_of_an_open_seam_is_computed_again(bundles, tmp_path, hurt):
+    image = write_image(tmp_path / "i.tif", noise(500, 480))
+    whole = mask_of(spec_for(image, bundles["explicit"], tmp_path / "whole", block=3, batch=2))
+    cut = spec_for(image, bundles["explicit"], tmp_path / "cut", block=3, batch=2)
+    with pytest.raises(KeyboardInterrupt):
+        mask_of(cut, stop_after=40)
+    kept = {path: path.stat().st_mtime_ns for path in cut.canvas.glob("blocks/*.labels.npz")}
+    shares = sorted(cut.canvas.glob("sums/*.npy"))
+    hurt(shares[len(shares) // 2])
+    assert (mask_of(cut) == whole).all()
+    assert sum(path.stat().st_mtime_ns != when for path, when in kept.items()) == 1
+
+
+def test_a_seam_that_is_damaged_after_its_sums_were_dropped_is_computed_again(bundles, tmp_path):
+    image = write_image(tmp_path / "i.tif", noise(300, 280))
+    spec = spec_for(image, bundles["explicit"], tmp_path, block=3)
+    whole = mask_of(spec)
+    assert not any(spec.canvas.glob("sums/*"))
+    for path in spec.canvas.glob("seams/*.npz"):
+        _flip(path)
+    assert (mask_of(spec) == whole).all()
+
+
+def test_a_seam_that_another_attempt_closed_meanwhile_is_taken_as_it_is(bundles, tmp_path, monkeypatch):
+    image = write_image(tmp_path / "i.tif", noise(500, 480))
+    other = spec_for(image, bundles["explicit"], tmp_path / "whole", block=3, batch=2)
+    whole = mask_of(other)
+    cut = spec_for(image, bundles["explicit"], tmp_path / "cut", block=3, batch=2)
+    with pytest.raises(KeyboardInterrupt):
+        mask_of(cut, stop_after=40)
+    sums = Canvas.sums
+
+    def after_the_other(canvas, block, seam):
+        if canvas.directory == cut.canvas:
+            shutil.copytree(other.canvas / "seams", cut.canvas / "seams", dirs_exist_ok=True)
+            for path in cut.canvas.glob("sums/*"):
+                path.unlink()
+        return sums(canvas, block, seam)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Canvas, "holds_sums", lambda *of: True)
+        patch.setattr(Canvas, "sums", after_the_other)
+        assert (mask_of(cut) == whole).all()
 
 
 def test_a_canvas_of_another_configuration_is_refused_with_the_difference(bundles, tmp_path):
