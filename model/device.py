@@ -4,18 +4,19 @@ None of what is special to CUDA has run on a GPU yet. On a CPU torch's streams a
 handed over as they are.
 """
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveate.errors import OptionInvalid
+from foveate.errors import MemoryTooSmall, OptionInvalid
 from foveate.schema import checked_device
 
-__all__ = ["Ferry", "Landing", "choose_device", "grown_batch", "has_bfloat16"]
+__all__ = ["Ferry", "Landing", "choose_device", "grown_batch", "has_bfloat16", "within_memory"]
 
 _UNDER_WAY = 2
 """Batches that a device may have before it when the next goes up: one to work on, and one that it finds there."""
@@ -44,6 +45,18 @@ def choose_device(name: str) -> torch.device:
             hint="use --device cpu or auto; else look at the driver with nvidia-smi, and at torch.cuda.is_available()",
         )
     return torch.device("cuda", index)
+
+
+@contextlib.contextmanager
+def within_memory(device: torch.device) -> Iterator[None]:
+    """Raises MemoryTooSmall where the work inside asks for more memory than the device has left."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryTooSmall(
+            f"the memory of {device} ran out: {error}",
+            hint="free memory on the device, ask for smaller blocks (--block, --memory), or use --device cpu",
+        ) from error
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from foveate import __version__
 from foveate.errors import Dismissed
 from model.bundle import load_bundle
-from model.device import choose_device
+from model.device import choose_device, within_memory
 from model.heap import KEPT_BY_A_JOB, set_up_heap
 from model.predictor import Predictor
 from raster.geometry import Region
@@ -52,6 +52,7 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
     with contextlib.ExitStack() as stack:
         with clock.stage("load"):
             predictor = warm_predictor(spec)
+        stack.enter_context(within_memory(predictor.device))
         with clock.stage("open"):
             job = stack.enter_context(prepared(spec, predictor, tell))
         canvas = Canvas(spec.canvas, configuration(job, predictor))
@@ -90,7 +91,8 @@ def warm_predictor(spec: JobSpec) -> Predictor:
     key = (bundle.sha256, str(device))
     if key not in _warm:
         _warm.clear()
-        _warm[key] = Predictor(bundle, device)
+        with within_memory(device):
+            _warm[key] = Predictor(bundle, device)
     return _warm[key]
 
 

@@ -6,6 +6,7 @@ import rasterio
 import torch
 
 import worker.pipeline
+from foveate.errors import MemoryTooSmall
 from model.bundle import load_bundle
 from model.device import Ferry, Landing
 from model.predictor import FEW, Predictor
@@ -130,3 +131,15 @@ def test_a_job_that_goes_on_keeps_the_batch_that_was_found(bundles, image, tmp_p
     assert resumed["parameters"]["batch"] == manifest["parameters"]["batch"] > FEW
     assert resumed["files"] == manifest["files"]
     assert (got == wanted).all()
+
+
+@pytest.mark.parametrize("where", ["open_block", "distribution", "__init__"])
+def test_memory_that_runs_out_elsewhere_than_in_a_batch_is_named(bundles, image, tmp_path, monkeypatch, where):
+    def cramped(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    spec = spec_for(image, bundles["mixed"], tmp_path, block=3, regions=False)
+    monkeypatch.setattr(worker.pipeline, "_warm", {})
+    monkeypatch.setattr(Predictor, where, cramped)
+    with pytest.raises(MemoryTooSmall, match=r"memory of cpu ran out.*2 GiB"):
+        worker.pipeline.run(spec, lambda *_: None, lambda: False)
