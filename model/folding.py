@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from model.pairs import pairs
+
+__all__ = ["agree", "folded", "replace"]
+
 _TOLERANCE = 1e-3
 """Largest difference of logits, over their largest value, that rounding explains."""
 
@@ -18,8 +22,9 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
     Whether nothing else reads that tensor is not known, so the outcome is compared, and in doubt `network` is returned.
     """
     quick = copy.deepcopy(network)
-    for convolution, name in _pairs(quick, example):
-        normalisation = quick.get_submodule(name)
+    for name, after in pairs(quick, example, (nn.BatchNorm2d,)).items():
+        convolution, normalisation = quick.get_submodule(name), quick.get_submodule(after)
+        assert isinstance(convolution, nn.Conv2d)
         assert isinstance(normalisation, nn.BatchNorm2d)
         assert normalisation.running_mean is not None
         assert normalisation.running_var is not None
@@ -32,38 +37,23 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
             normalisation.weight,
             normalisation.bias,
         )
-        parent, _, own = name.rpartition(".")
-        setattr(quick.get_submodule(parent), own, _rest(normalisation))
-    wanted, got = network(example), quick(example)
-    same = (wanted - got).abs().max() <= _TOLERANCE * wanted.abs().max()
-    return quick if bool(same) else network
+        replace(quick, after, _rest(normalisation))
+    return quick if agree(network, quick, example) else network
 
 
-def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, str]]:
-    """Convolutions and the names of the normalisations that take their output, each used once in a forward."""
-    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
-    pairs: list[tuple[nn.Conv2d, str]] = []
-    calls: dict[nn.Module, int] = {}
-
-    def after(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        if isinstance(module, nn.Conv2d):
-            outputs[id(output)] = (module, output)  # the tensor is kept, so that its id stays its own
-
-    def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if id(inputs[0]) in outputs:
-            pairs.append((outputs[id(inputs[0])][0], names[module]))
-
-    names = {module: name for name, module in network.named_modules()}
-    hooks = [module.register_forward_hook(after) for module in names if isinstance(module, nn.Conv2d)]
-    hooks += [module.register_forward_pre_hook(before) for module in names if isinstance(module, nn.BatchNorm2d)]
-    network(example)
-    for hook in hooks:
-        hook.remove()
-    return [(convolution, name) for convolution, name in pairs if calls[convolution] == 1]
+def agree(network: nn.Module, other: nn.Module, example: Tensor) -> bool:
+    """Whether both give the same logits, but for rounding."""
+    wanted, got = network(example), other(example)
+    return bool((wanted - got).abs().max() <= _TOLERANCE * wanted.abs().max())
 
 
-def _rest(normalisation: nn.BatchNorm2d) -> nn.Module:
+def replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` where `network` has its submodule of that name."""
+    parent, _, own = name.rpartition(".")
+    setattr(network.get_submodule(parent), own, module)
+
+
+def _rest(normalisation: nn.Module) -> nn.Module:
     """What a layer does after normalising: timm's have an activation of their own."""
     rest = [module for name, module in normalisation.named_children() if name in ("drop", "act")]
     return nn.Sequential(*rest) if rest else nn.Identity()

@@ -20,6 +20,7 @@ from model.accumulator import Accumulator
 from model.bundle import Bundle, load_networks
 from model.device import Ferry, grown_batch, has_bfloat16
 from model.folding import folded
+from model.fusing import fused
 from model.mapping import map_exact
 from raster.geometry import Region, Size
 
@@ -57,9 +58,10 @@ class Predictor:
     """One bundle, warm on one device. Its methods are for one thread at a time, but for `scores`.
 
     Pixels go to the device as they are, and labels come back; all between happens there. Evaluation mode; batch
-    normalisation is folded into the convolutions; patches are channels-last, which suits oneDNN and cuDNN. float32
-    throughout; on CUDA (not yet run on one) the network works in bfloat16 where the GPU does, and everything after it
-    in float32. Nothing that `add` does makes the host wait for the device, but for a device that is far behind.
+    normalisation is folded into the convolutions, and on a CPU they are fused with what follows; patches are
+    channels-last, which suits oneDNN and cuDNN. float32 throughout; on CUDA (not yet run on one) the network works in
+    bfloat16 where the GPU does, and everything after it in float32. Nothing that `add` does makes the host wait for the
+    device, but for a device that is far behind.
     """
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
@@ -73,7 +75,10 @@ class Predictor:
             torch.set_num_threads(len(os.sched_getaffinity(0)))
         network, self.foveation = load_networks(bundle, device)
         network = network.to(memory_format=torch.channels_last)
-        self.network: nn.Module = folded(network, _example(card).to(device))
+        example = _example(card).to(device)
+        self.network: nn.Module = folded(network, example)
+        if device.type == "cpu":
+            self.network = fused(self.network, example.repeat(self.few, 1, 1, 1))
         self._at_once: int | None = None
         self._trials: dict[tuple[int, int], float] = {}
         shape = (1, len(card.input.bands), 1, 1)

@@ -1,0 +1,137 @@
+"""Convolutions as oneDNN likes them on a CPU: weights laid out for it once, and the activation after them inside.
+
+torch's own convolution arranges the weights anew in every forward, passes over its output once more for the activation,
+and copies its input where the padding differs from side to side. torch.compile would do without all of that too, but
+needs a C++ compiler wherever a job runs; the operators here are those that its code calls.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from model.folding import agree, replace
+from model.pairs import pairs
+
+__all__ = ["fused"]
+
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.SiLU: ("swish", []),
+    nn.Hardswish: ("hardswish", []),
+}
+"""oneDNN's names of them, and what it wants to know of each."""
+
+
+@torch.inference_mode()
+def fused(network: nn.Module, example: Tensor) -> nn.Module:
+    """A network on a CPU, in evaluation mode, that gives what `network` gives on inputs of `example`'s sides, sooner.
+
+    `example` has as many patches as most forwards will: weights are laid out for that many, and a forward of another
+    number may arrange them anew. `network` itself is left alone; it is returned where there is no oneDNN, and where the
+    outcome differs (an activation whose input is read by others too).
+    """
+    if not torch.backends.mkldnn.is_available() or example.dtype != torch.float32:  # type: ignore[no-untyped-call]
+        return network
+    quick = copy.deepcopy(network)
+    activations = pairs(quick, example, tuple(_ACTIVATIONS))
+    for name, shape in _inputs(quick, example).items():
+        convolution = quick.get_submodule(name)
+        assert isinstance(convolution, nn.Conv2d)
+        plan = _plan(convolution, shape)
+        if plan is None:
+            continue
+        activation: nn.Module = nn.Identity()
+        if name in activations:
+            activation = quick.get_submodule(activations[name])
+            replace(quick, activations[name], nn.Identity())
+        replace(quick, name, _Fused(convolution, plan, activation, shape))
+    return quick if agree(network, quick, example) else network
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A convolution with the same padding on opposite sides."""
+
+    weight: Tensor
+    padding: list[int]
+    strides: list[int]
+    dilation: list[int]
+    groups: int = field(default=1)
+
+
+class _Fused(nn.Module):
+    """A convolution and the activation after it, in one call; for inference alone."""
+
+    def __init__(self, convolution: nn.Conv2d, plan: _Plan, activation: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        name, scalars = _ACTIVATIONS.get(type(activation), ("none", []))
+        geometry = plan.padding, plan.strides, plan.dilation, plan.groups
+        self._bias = convolution.bias
+        self._arguments = *geometry, name, scalars, ""
+        # Its stub leaves out the last argument.
+        arranged: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+        self._weight = arranged(plan.weight.to_mkldnn(), *geometry, list(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self._weight, self._bias, *self._arguments)
+        return result
+
+
+def _plan(convolution: nn.Conv2d, shape: tuple[int, ...]) -> _Plan | None:
+    """How to compute what `convolution` makes of inputs of this shape; None: it is left to torch."""
+    strides, dilation = list(convolution.stride), list(convolution.dilation)
+    sides = _padding(convolution, shape)
+    if sides is None or convolution.padding_mode != "zeros":
+        return None
+    weight = convolution.weight
+    if any(before != after for before, after in sides):
+        # A wider kernel, whose first rows and columns are 0, sees what padding the far sides alone would show it.
+        if dilation != [1, 1]:
+            return None
+        (top, bottom), (left, right) = sides
+        weight = pad(weight, (right - left, 0, bottom - top, 0))
+    return _Plan(weight, [after for _, after in sides], strides, dilation, convolution.groups)
+
+
+def _padding(convolution: nn.Conv2d, shape: tuple[int, ...]) -> list[tuple[int, int]] | None:
+    """Rows before and after, and columns; never more before than after. None: not known."""
+    kind = type(convolution)
+    if kind.forward is nn.Conv2d.forward:
+        if not isinstance(convolution.padding, str):
+            return [(side, side) for side in convolution.padding]
+        return [(0, 0), (0, 0)] if convolution.padding == "valid" else None
+    if kind.__name__ == "Conv2dSame":  # timm's, after TensorFlow: as many outputs as strides fit into the input
+        return [
+            _same(side, kernel, stride, dilation)
+            for side, kernel, stride, dilation in zip(
+                shape[-2:], convolution.kernel_size, convolution.stride, convolution.dilation, strict=True
+            )
+        ]
+    return None
+
+
+def _same(side: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    total = max((-(-side // stride) - 1) * stride + (kernel - 1) * dilation + 1 - side, 0)
+    return total // 2, total - total // 2
+
+
+def _inputs(network: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
+    """By the name of each convolution that is called once: the shape of its input."""
+    names: dict[nn.Module, str] = {
+        module: name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)
+    }
+    shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        shapes.setdefault(module, []).append(tuple(inputs[0].shape))
+
+    hooks = [module.register_forward_pre_hook(note) for module in names]
+    network(example)
+    for hook in hooks:
+        hook.remove()
+    return {names[module]: found[0] for module, found in shapes.items() if len(found) == 1}
