@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.lanes import ahead
 from model.predictor import PatchBatch
@@ -16,7 +18,7 @@ from raster.image import ImageRef, open_image
 from raster.resample import resample
 from raster.source import Source
 from tests.raster.svs import write_svs
-from worker.batches import PatchReader, groups
+from worker.batches import PatchReader, Shot, groups, in_groups
 from worker.counts import pixels_needed, windows_of
 from worker.placement import Placement, place
 from worker.plan import Plan
@@ -98,3 +100,14 @@ def test_what_a_block_reads_in_rounds_is_kept_until_it_is_left(slide: Path, kept
         reading.reader.read(one, first, 4)
         assert (reading.source.take_pixels_decoded() == 0) == kept
     reading.source.close()
+
+
+@given(count=st.integers(0, 60), batch=st.integers(1, 9))
+def test_groups_are_few_and_as_even_as_can_be(count: int, batch: int) -> None:
+    several = [Shot(0, column, (0,), (1.0,), 1.0) for column in range(count)]
+    found = list(in_groups(iter(several), batch))
+    assert [shot for group in found for shot in group] == several
+    assert len(found) == -(-count // batch)
+    sizes = {len(group) for group in found}
+    assert max(sizes, default=0) <= batch
+    assert max(sizes, default=0) - min(sizes, default=0) <= 1
