@@ -19,7 +19,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,16 @@ _SLAB_ROWS = 64
 
 
 @dataclass(frozen=True)
+class SeamShare:
+    """Where the open sums of a block over a seam lie that are not all 0: of its share of the seam, the row and column
+    of the first. With their checksum (CRC-32)."""
+
+    y: int
+    x: int
+    checksum: int
+
+
+@dataclass(frozen=True)
 class BlockRecord:
     """What a committed block left: the layers of its own pieces by name, and level-0 regions of damage."""
 
@@ -49,8 +59,8 @@ class BlockRecord:
     pixels_decoded: int
     leaf: NDArray[np.int8] | None = None
     """Refined coverage: the level of the node that owns each cell of the block."""
-    sums: Mapping[str, int] = field(default_factory=dict)
-    """Checksums (CRC-32) of the block's open sums, by seam; none where it had nothing to add."""
+    sums: Mapping[str, SeamShare] = field(default_factory=dict)
+    """By seam; none where it had nothing to add."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +111,15 @@ class Canvas:
     def load_plan(self) -> Arrays | None:
         return _load(self.directory / "plan.npz")
 
-    def commit_sums(self, block: Block, seam: str, sums: NDArray[np.float32]) -> int:
-        """Keep the block's open sums (K + 1, height, width) over one seam; returns their checksum, for its record."""
+    def commit_sums(self, block: Block, seam: str, sums: NDArray[np.float32]) -> SeamShare | None:
+        """Keep the block's open sums (K + 1, height, width) over one seam, where its windows (the last channel) reach.
+
+        None: nowhere. Under a tree a seam is as wide as the coarsest windows reach, most of which are fine ones.
+        """
+        rows, columns = (np.flatnonzero(sums[-1].any(axis=axis)) for axis in (1, 0))
+        if not len(rows):
+            return None
+        sums = sums[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         checksum = 0
         with whole_file(self._sums(block, seam), durable=False) as partial, partial.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(sums))
@@ -111,7 +128,7 @@ class Canvas:
                     slab = np.ascontiguousarray(channel[start : start + _SLAB_ROWS])
                     checksum = zlib.crc32(slab.data, checksum)
                     file.write(slab.data)
-        return checksum
+        return SeamShare(int(rows[0]), int(columns[0]), checksum)
 
     def sums(self, block: Block, seam: str) -> NDArray[np.float32]:
         """What `commit_sums` kept, as it lies on the disk; nobody looks at its checksum. Raises OSError, ValueError."""
@@ -134,7 +151,7 @@ class Canvas:
         arrays: Arrays = {"damaged": _rows(record.damaged), "tally": record.tally.array}
         arrays["decoded"] = np.array(record.pixels_decoded)
         arrays["summed"] = np.array(list(record.sums), np.str_)
-        arrays["checksums"] = np.array(list(record.sums.values()), np.uint32)
+        arrays["sums"] = np.array([astuple(sums) for sums in record.sums.values()], np.int64).reshape(-1, 3)
         if record.leaf is not None:
             arrays["leaf"] = record.leaf
         arrays |= {
@@ -151,7 +168,8 @@ class Canvas:
         damaged = _regions(arrays.pop("damaged"))
         tally, decoded = Tally(*map(int, arrays.pop("tally"))), int(arrays.pop("decoded"))
         leaf = arrays.pop("leaf", None)
-        sums = dict(zip(arrays.pop("summed").tolist(), arrays.pop("checksums").tolist(), strict=True))
+        found = zip(arrays.pop("summed").tolist(), arrays.pop("sums").tolist(), strict=True)
+        sums = {seam: SeamShare(*values) for seam, values in found}
         pieces: dict[str, Layers] = {}
         for key, layer in arrays.items():
             piece, name = key.split("/")

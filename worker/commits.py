@@ -1,6 +1,6 @@
 """From a block's open sums to committed labels; seams are closed as soon as their blocks are there."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from model.device import Ferry, Landing
 from model.finishing import LABELS, PROBABILITIES, UNCERTAINTY, Layers, OpenSums, Taps, finish
 from raster.geometry import Region
 from raster.grid import Block
-from worker.canvas import BlockRecord, Canvas, Tally
+from worker.canvas import BlockRecord, Canvas, SeamShare, Tally
 from worker.job import Job
 from worker.placement import Piece
 from worker.plan import BACKGROUND, EXAMINED, Plan
@@ -55,7 +55,7 @@ class Commits:
         self.done: set[Block] = set()
         self.tally, self.pixels_decoded, self.damaged = Tally(), 0, known_damage
         self._closed: set[str] = set()
-        self._summed: dict[Block, frozenset[str]] = {}
+        self._summed: dict[Block, Mapping[str, SeamShare]] = {}
         self._rows_done = 0
 
     def take_up(self, take: Callable[[Block, BlockRecord], None]) -> None:
@@ -78,7 +78,7 @@ class Commits:
 
     def _holds_open_sums(self, block: Block, record: BlockRecord) -> bool:
         needed = (name for name in record.sums if name not in self._closed)
-        return all(self._canvas.holds_sums(block, name, record.sums[name]) for name in needed)
+        return all(self._canvas.holds_sums(block, name, record.sums[name].checksum) for name in needed)
 
     def move_here(self) -> None:
         """To be called in the thread that commits from now on."""
@@ -114,7 +114,8 @@ class Commits:
         for finishing in own:
             pieces[finishing.piece.name], counted = self._checked(finishing)
             tally += counted
-        sums = {name: self._canvas.commit_sums(block, name, at.arrays()[name]) for name, at in shared.items()}
+        found = {name: self._canvas.commit_sums(block, name, at.arrays()[name]) for name, at in shared.items()}
+        sums = {name: kept for name, kept in found.items() if kept is not None}
         record = BlockRecord(pieces, left.damaged, tally, self._job.source.take_pixels_decoded(), left.leaf, sums)
         self._canvas.commit_block(block, record)
         self._note(block, record)
@@ -124,7 +125,7 @@ class Commits:
         self.tally += record.tally
         self.pixels_decoded += record.pixels_decoded
         self.damaged |= record.damaged
-        self._summed[block] = frozenset(record.sums)
+        self._summed[block] = record.sums
         self.done.add(block)
 
     def _close_seams(self, block: Block) -> None:
@@ -165,13 +166,15 @@ class Commits:
         region = placement.region_w(piece)
         total: NDArray[np.float32] | None = None
         for owner in owners:
-            if piece.name not in self._summed[owner]:
+            kept = self._summed[owner].get(piece.name)
+            if kept is None:
                 continue
             sums = self._canvas.sums(owner, piece.name)
             if total is None:
                 total = np.zeros((sums.shape[0], *region.size.shape), np.float32)
-            rows, columns = region.intersection(placement.support(owner)).slices(region.x, region.y)
-            total[:, rows, columns] += sums
+            share = region.intersection(placement.support(owner))
+            y, x = share.y - region.y + kept.y, share.x - region.x + kept.x
+            total[:, y : y + sums.shape[1], x : x + sums.shape[2]] += sums
         return total
 
     def _finishing(self, piece: Piece, sums: OpenSums | None) -> _Finishing:

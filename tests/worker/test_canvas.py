@@ -1,0 +1,49 @@
+"""What a block keeps of the seams around it: no more than its windows reach, and told from what was damaged."""
+
+import numpy as np
+import pytest
+
+from raster.grid import Block
+from worker.canvas import BlockRecord, Canvas, Tally
+
+BLOCK = Block(0, 1, range(0, 2), range(2, 4))
+
+
+@pytest.fixture
+def canvas(tmp_path):
+    return Canvas(tmp_path, {})
+
+
+def sums_over(rows: slice, columns: slice) -> np.ndarray:
+    """(3, 90, 50): two classes and the summed window, 0 elsewhere."""
+    sums = np.zeros((3, 90, 50), np.float32)
+    sums[:, rows, columns] = np.random.default_rng(0).random(sums[:, rows, columns].shape, np.float32) + 0.1
+    return sums
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [(slice(0, 90), slice(0, 50)), (slice(70, 90), slice(0, 50)), (slice(3, 68), slice(17, 18))],
+)
+def test_of_open_sums_only_what_windows_reach_is_kept(canvas, rows, columns):
+    sums = sums_over(rows, columns)
+    share = canvas.commit_sums(BLOCK, "1-2", sums)
+    assert (share.y, share.x) == (rows.start, columns.start)
+    assert np.array_equal(canvas.sums(BLOCK, "1-2"), sums[:, rows, columns])
+    assert canvas.holds_sums(BLOCK, "1-2", share.checksum)
+    assert not canvas.holds_sums(BLOCK, "1-2", share.checksum ^ 1)
+
+
+def test_sums_that_are_0_everywhere_leave_no_file(canvas):
+    assert canvas.commit_sums(BLOCK, "1-2", np.zeros((3, 90, 50), np.float32)) is None
+    assert not any((canvas.directory / "sums").iterdir())
+
+
+def test_a_block_remembers_its_shares_of_seams(canvas):
+    share = canvas.commit_sums(BLOCK, "1-2", sums_over(slice(5, 9), slice(2, 50)))
+    labels = {"0-1": {"labels": np.ones((4, 5), np.uint8)}}
+    record = BlockRecord(labels, frozenset(), Tally(20, 20, 0), 7, None, {"1-2": share})
+    canvas.commit_block(BLOCK, record)
+    found = canvas.block(BLOCK)
+    assert found.sums == {"1-2": share}
+    assert np.array_equal(found.pieces["0-1"]["labels"], labels["0-1"]["labels"])
