@@ -23,9 +23,9 @@ def map_exact(output_NKHW: Tensor, seen: Region, smallest: Region) -> Tensor:
     """
     rows, columns = output_NKHW.shape[-2:]
     kind = output_NKHW.device, output_NKHW.dtype
-    by_row = _weights(rows, smallest.y - seen.y, smallest.height, seen.height, *kind)
-    by_column = _weights(columns, smallest.x - seen.x, smallest.width, seen.width, *kind)
-    return by_row @ output_NKHW @ by_column.T
+    height, by_row = _weights(rows, smallest.y - seen.y, smallest.height, seen.height, *kind)
+    width, by_column = _weights(columns, smallest.x - seen.x, smallest.width, seen.width, *kind)
+    return by_row @ output_NKHW[..., height, width] @ by_column.T
 
 
 def map_parity(output_NKHW: Tensor, index: int, bank: Sequence[int], *, stride: int = 1) -> Tensor:
@@ -42,10 +42,18 @@ def map_parity(output_NKHW: Tensor, index: int, bank: Sequence[int], *, stride: 
 
 
 @functools.lru_cache(maxsize=32)
-def _weights(samples: int, offset: int, extent: int, seen: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(samples, samples); kept where it is used, since bringing it there again would make the host wait."""
+def _weights(
+    samples: int, offset: int, extent: int, seen: int, device: torch.device, dtype: torch.dtype
+) -> tuple[slice, Tensor]:
+    """The samples that are read, and their weights (samples, read).
+
+    Kept where they are used, since bringing them there again would make the host wait.
+    """
     with torch.inference_mode(False):  # training may read it too
-        return bilinear_weights(_positions(samples, offset, extent, seen), samples).to(device, dtype)
+        weights = bilinear_weights(_positions(samples, offset, extent, seen), samples)
+        read = weights.any(dim=0).nonzero()
+        used = slice(int(read[0]), int(read[-1]) + 1)
+        return used, weights[:, used].contiguous().to(device, dtype)
 
 
 def _positions(samples: int, offset: int, extent: int, seen: int) -> Tensor:

@@ -245,7 +245,7 @@ class Commits:
         found = np.zeros(piece.region_m.size.shape, bool)
         for r in rows:
             for c in columns:
-                found |= skipped[np.ix_(r, c)]
+                found |= skipped[r].take(c, axis=1)
         return found
 
 
