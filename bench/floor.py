@@ -5,8 +5,11 @@
 A warm engine is timed from the start of a job to its published directory. Forward-only puts the same batches through
 the same network out of memory: several side by side as the engine does, and one after the other with every layer split
 among the cores, which is what torch does by itself. Decode-only reads every needed pixel through the source. They take
-turns, each in a process of its own, with both cores to itself. Where a case says so, a simulated accelerator takes the
-network's place: it finishes each patch after a fixed time, at 60 % of the rate that decoding alone reaches.
+turns, each in a process of its own, with both cores to itself.
+
+In the case `accelerator` a simulated one takes the network's place: it finishes each patch after a fixed time, at 60 %
+of the rate that decoding alone reaches. Its scene has twice the sides, so that the stage lasts seconds: it begins with
+a patch that is read and ends with a block that is committed, a tenth of a second each whatever the scene.
 
 The cases without regions leave out the polygons, which a network's forwards do not pay for where the mask is ragged.
 
@@ -42,7 +45,6 @@ class Case:
     image: Callable[[int], Path]
     bundle: Callable[[Path], Path]
     options: dict[str, Any] = field(default_factory=dict)
-    accelerator: bool = False
 
 
 CASES = {
@@ -50,9 +52,10 @@ CASES = {
     for case in (
         Case("landcover", scene, lambda folder: SHIPPED / "landcover"),
         Case("glands", slide, lambda folder: SHIPPED / "glands"),
-        Case("tiny-fcn", scene, tiny_fcn, {"overlap": 0.0}, accelerator=True),
+        Case("tiny-fcn", scene, tiny_fcn, {"overlap": 0.0}),
         Case("landcover-no-regions", scene, lambda folder: SHIPPED / "landcover", {"regions": False}),
         Case("tiny-fcn-no-regions", scene, tiny_fcn, {"overlap": 0.0, "regions": False}),
+        Case("accelerator", lambda side: scene(2 * side), tiny_fcn, {"overlap": 0.0}),
     )
 }
 
@@ -62,8 +65,9 @@ def measure(asked: argparse.Namespace) -> Records:
     for name in asked.cases:
         case = CASES[name]
         image = case.image(asked.size)
+        measured = measure_accelerator if name == "accelerator" else measure_case
         with tempfile.TemporaryDirectory(prefix="foveate-bench-") as scratch:
-            records.append(measure_case(case, image, Path(scratch), asked.repeats))
+            records.append(measured(case, image, Path(scratch), asked.repeats))
         print(f"{name}: done", file=sys.stderr)
     return records
 
@@ -72,20 +76,16 @@ def measure_case(case: Case, image: Path, scratch: Path, count: int) -> dict[str
     """All figures of one case; lists hold one value a repeat."""
     bundle = case.bundle(scratch)
     job = image, bundle, scratch / "engine", case.options
-    with Warm(**_QUIET) as engine, Warm() as network, Warm() as reader, Warm(**_QUIET) as device:
+    with Warm(**_QUIET) as engine, Warm() as network, Warm() as reader:
         with Stopwatch() as start:
             engine.call("bench.engine:run", *job[:3], case.options | {"roi": (0, 0, 1024, 1024), "tissue_mask": False})
         forwards = network.call("bench.engine:record", image, bundle, scratch / "recorded", case.options)
-        whole, forward, split, decoding, accelerated = [], [], [], [], []
+        whole, forward, split, decoding = [], [], [], []
         for _ in range(count):
             whole.append(_calm(engine, "run", *job))
             forward.append(_calm(network, "forward"))
             split.append(_calm(network, "forward_split"))
             decoding.append(_calm(reader, "decode", *job[:3]))
-            if case.accelerator:
-                takes = decoding[-1]["wall"] / forwards / ACCELERATOR_SHARE
-                simulated = image, bundle, scratch / "device", case.options, takes
-                accelerated.append(_calm(device, "accelerated", *simulated) | {"seconds_per_patch": takes})
     manifest = whole[0]["manifest"]
     return {
         "case": case.name,
@@ -97,7 +97,26 @@ def measure_case(case: Case, image: Path, scratch: Path, count: int) -> dict[str
         "forward_split": _times(split),
         "decode_only": _times(decoding) | {"pixels": decoding[0]["pixels"]},
         "stages": {stage: [run["manifest"]["seconds"][stage] for run in whole] for stage in manifest["seconds"]},
-        "accelerator": {key: [run[key] for run in accelerated] for key in ("wall", "busy", "seconds_per_patch")},
+    }
+
+
+def measure_accelerator(case: Case, image: Path, scratch: Path, count: int) -> dict[str, Any]:
+    """The figures of the simulated accelerator; lists hold one value a repeat."""
+    bundle = case.bundle(scratch)
+    whole, runs = scratch / "engine", []
+    with Warm(**_QUIET) as engine, Warm() as reader, Warm(**_QUIET) as device:
+        manifest = engine.call("bench.engine:run", image, bundle, whole, case.options | {"regions": False})["manifest"]
+        for _ in range(count):
+            decoding = _calm(reader, "decode", image, bundle, whole)["wall"]
+            takes = decoding / manifest["counts"]["forwards"] / ACCELERATOR_SHARE
+            done = _calm(device, "accelerated", image, bundle, scratch / "device", case.options, takes)
+            runs.append(done | {"seconds_per_patch": takes, "decode_only": decoding})
+    return {
+        "case": case.name,
+        "image": f"{image.name}, {manifest['image']['width']} x {manifest['image']['height']}",
+        "accelerator": {
+            key: [run[key] for run in runs] for key in ("wall", "busy", "seconds_per_patch", "decode_only")
+        },
     }
 
 
@@ -115,6 +134,16 @@ def ratio(record: dict[str, Any], clock: str, *floors: str) -> float:
 
 
 def table(records: Records) -> str:
+    engines = [record for record in records if "engine" in record]
+    simulated = [_busy(record) for record in records if "accelerator" in record]
+    parts = _of_engines(engines) if engines else []
+    if simulated:
+        columns = ("case", "image", "ms a patch", "wall s", "busy share of the inference stage", "spread", "target")
+        parts += ["Simulated accelerator at 60 % of the decode-only rate:", markdown(columns, simulated)]
+    return "\n\n".join(parts)
+
+
+def _of_engines(records: Records) -> list[str]:
     seconds = markdown(
         ("case", "image", "forwards", "", "wall s", "spread", "CPU s", "stolen, at most"),
         [row for record in records for row in _seconds(record)],
@@ -138,12 +167,7 @@ def table(records: Records) -> str:
             for stage, values in record["stages"].items()
         ],
     )
-    parts = [seconds, ratios, "By stage of the engine:", stages]
-    busy = [_busy(record) for record in records if record["accelerator"]["busy"]]
-    if busy:
-        columns = ("case", "ms a patch", "wall s", "busy share of the inference stage", "spread", "target")
-        parts += ["Simulated accelerator at 60 % of the decode-only rate:", markdown(columns, busy)]
-    return "\n\n".join(parts)
+    return [seconds, ratios, "By stage of the engine:", stages]
 
 
 def _seconds(record: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -174,8 +198,8 @@ def _ratios(record: dict[str, Any]) -> tuple[Any, ...]:
 
 def _busy(record: dict[str, Any]) -> tuple[Any, ...]:
     found = record["accelerator"]
-    takes = 1000 * middle(found["seconds_per_patch"])
-    return record["case"], takes, middle(found["wall"]), middle(found["busy"]), spread(found["busy"]), "at least 0.90"
+    head = record["case"], record["image"], 1000 * middle(found["seconds_per_patch"]), middle(found["wall"])
+    return *head, middle(found["busy"]), spread(found["busy"]), "at least 0.90"
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -126,6 +126,7 @@ def cog_copy(scratch: Path, path: Path, *, bigtiff: bool) -> Iterator[Path]:
             OVERVIEWS="FORCE_USE_EXISTING",
             BIGTIFF="YES" if bigtiff else "NO",
             SPARSE_OK="YES",
+            NUM_THREADS="ALL_CPUS",  # to compress; tiles are written in their order
         )
         yield partial
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import images
-from bench.floor import CASES, measure_case, table
+from bench.floor import CASES, measure_accelerator, measure_case, table
 
 
 @pytest.mark.slow
@@ -18,5 +18,14 @@ def test_the_floor_measures_engine_network_and_decoder(tmp_path: Path, monkeypat
     assert min(record["engine"]["cpu"]) > max(record["forward_only"]["cpu"]) > 0
     assert record["decode_only"]["pixels"] == 1024 * 1024
     assert {"look", "compute", "total"} <= set(record["stages"])
+    assert "By stage of the engine" in table([record])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_accelerator_is_busy_for_a_part_of_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "HOME", tmp_path)
+    record = measure_accelerator(CASES["accelerator"], images.sparse_scene(1), tmp_path, 2)
+    assert len(record["accelerator"]["busy"]) == 2
     assert all(0 < busy <= 1 for busy in record["accelerator"]["busy"])
     assert "Simulated accelerator" in table([record])

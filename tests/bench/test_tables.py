@@ -20,7 +20,6 @@ def a_case(**changes: object) -> dict[str, object]:
         "forward_split": {"wall": [10.0, 10.0, 9.0], "cpu": [16.0, 16.0, 16.0], "stolen": [0.0, 0.011]},
         "decode_only": {"wall": [2.0, 2.0, 1.0], "cpu": [4.0, 4.0, 4.0], "stolen": [0.0, 0.011], "pixels": 64},
         "stages": {"compute": [9.0, 10.0, 11.0]},
-        "accelerator": {"wall": [3.0], "busy": [0.91], "seconds_per_patch": [0.5]},
     }
     return record | changes
 
@@ -32,11 +31,15 @@ def test_the_floor_divides_medians() -> None:
     assert floor.ratio(record, "cpu", "forward_only", "decode_only") == 1.0
 
 
-def test_the_accelerator_has_a_table_only_where_it_ran() -> None:
-    idle = {"wall": [], "busy": [], "seconds_per_patch": []}
-    assert "| tiny-fcn | 500 | 3 | 0.91 |" in floor.table([a_case()])
-    assert "| tiny-fcn | 1.5 | 1.2 | 1.25; 1 | 1.2 |" in floor.table([a_case()])
-    assert "accelerator" not in floor.table([a_case(accelerator=idle)])
+def test_engines_and_the_accelerator_have_tables_where_they_ran() -> None:
+    found = {"wall": [3.0], "busy": [0.91], "seconds_per_patch": [0.5]}
+    simulated = {"case": "accelerator", "image": "scene.tif, 16 x 16", "accelerator": found}
+    both, alone = floor.table([a_case(), simulated]), floor.table([simulated])
+    assert "| accelerator | scene.tif, 16 x 16 | 500 | 3 | 0.91 |" in both
+    assert "| accelerator | scene.tif, 16 x 16 | 500 | 3 | 0.91 |" in alone
+    assert "| tiny-fcn | 1.5 | 1.2 | 1.25; 1 | 1.2 |" in both
+    assert "tiny-fcn" not in alone
+    assert "accelerator" not in floor.table([a_case()])
 
 
 def test_memory_tells_growth_and_why_there_is_no_figure() -> None:
