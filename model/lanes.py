@@ -1,10 +1,8 @@
 """Work on several batches side by side, in the order in which they came.
 
 A layer that is split among cores ends with the slowest of them, and a core that also decodes or vectorises is slow;
-whole batches need not wait for each other. But two batches on two cores find less of what they need in the caches than
-one on both. So on a CPU every lane forwards batches of its own, each split among twice its share of the cores: while
-one waits for its slowest part, another goes on. Another device takes one batch after the other, and has a queue of its
-own.
+whole batches need not wait for each other. So on a CPU every lane forwards batches of its own on its own share of the
+cores, one core where there are few. Another device takes one batch after the other, and has a queue of its own.
 """
 
 from collections import deque
@@ -22,7 +20,6 @@ R = TypeVar("R")
 
 _MOST = 4
 """Lanes: each holds the activations of a batch."""
-_LANES_A_CORE = 2
 _AHEAD = 1
 """Results that may wait for the caller, a lane: they are lost with the process."""
 
@@ -47,7 +44,7 @@ def ahead(tasks: Iterable[T], work: Callable[[T], R], executor: Executor, depth:
 class Lanes:
     """As many threads as pay on a device; none but the caller's where it is not a CPU. A context manager.
 
-    Within it torch's threads are shared out: each lane has its part, every core serving two, and the caller one.
+    Within it torch's threads are shared out among the lanes, and the caller has one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -55,7 +52,7 @@ class Lanes:
         self.count = min(_MOST, self._cores) if device.type == "cpu" else 1
         self._executor = None
         if device.type == "cpu":
-            share = min(self._cores, _LANES_A_CORE * self._cores // self.count)
+            share = self._cores // self.count
             self._executor = ThreadPoolExecutor(
                 self.count, "lane", initializer=torch.set_num_threads, initargs=(share,)
             )
