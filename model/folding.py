@@ -1,17 +1,12 @@
 """Batch normalisation folded into the convolution before it: one pass over memory less for each pair."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from model.pairs import pairs
+from model.surgery import agree, pairs, replace, twin
 
-__all__ = ["agree", "folded", "replace"]
-
-_TOLERANCE = 1e-3
-"""Largest difference of logits, over their largest value, that rounding explains."""
+__all__ = ["folded"]
 
 
 @torch.inference_mode()
@@ -21,7 +16,7 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
     Pairs are found by running `example`: a normalisation whose input is the very tensor that a convolution returned.
     Whether nothing else reads that tensor is not known, so the outcome is compared, and in doubt `network` is returned.
     """
-    quick = copy.deepcopy(network)
+    quick = twin(network)
     for name, after in pairs(quick, example, (nn.BatchNorm2d,)).items():
         convolution, normalisation = quick.get_submodule(name), quick.get_submodule(after)
         assert isinstance(convolution, nn.Conv2d)
@@ -39,18 +34,6 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
         )
         replace(quick, after, _rest(normalisation))
     return quick if agree(network, quick, example) else network
-
-
-def agree(network: nn.Module, other: nn.Module, example: Tensor) -> bool:
-    """Whether both give the same logits, but for rounding."""
-    wanted, got = network(example), other(example)
-    return bool((wanted - got).abs().max() <= _TOLERANCE * wanted.abs().max())
-
-
-def replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where `network` has its submodule of that name."""
-    parent, _, own = name.rpartition(".")
-    setattr(network.get_submodule(parent), own, module)
 
 
 def _rest(normalisation: nn.Module) -> nn.Module:

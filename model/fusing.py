@@ -5,7 +5,6 @@ and copies its input where the padding differs from side to side. torch.compile 
 needs a C++ compiler wherever a job runs; the operators here are those that its code calls.
 """
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from model.folding import agree, replace
-from model.pairs import pairs
+from model.surgery import agree, pairs, replace, twin
 
 __all__ = ["fused"]
 
@@ -37,7 +35,7 @@ def fused(network: nn.Module, example: Tensor) -> nn.Module:
     """
     if not torch.backends.mkldnn.is_available() or example.dtype != torch.float32:  # type: ignore[no-untyped-call]
         return network
-    quick = copy.deepcopy(network)
+    quick = twin(network)
     activations = pairs(quick, example, tuple(_ACTIVATIONS))
     for name, shape in _inputs(quick, example).items():
         convolution = quick.get_submodule(name)

@@ -74,11 +74,12 @@ class Predictor:
         if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(len(os.sched_getaffinity(0)))
         network, self.foveation = load_networks(bundle, device)
-        network = network.to(memory_format=torch.channels_last)
         example = _example(card).to(device)
-        self.network: nn.Module = folded(network, example)
+        # Each gives up the weights of the one before.
+        network = folded(network.to(memory_format=torch.channels_last), example)
         if device.type == "cpu":
-            self.network = fused(self.network, example.repeat(self.few, 1, 1, 1))
+            network = fused(network, example.repeat(self.few, 1, 1, 1))
+        self.network: nn.Module = network
         self._at_once: int | None = None
         self._trials: dict[tuple[int, int], float] = {}
         shape = (1, len(card.input.bands), 1, 1)
