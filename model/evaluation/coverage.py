@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from foveate.coverage import nests
 from foveate.errors import OptionInvalid
-from model.bundle import load_bundle
+from model.bundle import load_bundle, load_networks
 from model.cells import thumbnail_distribution
 from model.datasets.config import Data
 from model.datasets.labelled import open_labelled
@@ -169,8 +169,9 @@ def nodes_key(predictor: Predictor, pair: Pair, data: Data, overlap: float) -> s
     card = predictor.card.model_dump_json(include={"network", "patch_size", "fovs", "mapping", "input"})
     described = f"{card} {pair} {data.model_dump_json()} {dates_of(pair)} {overlap}"
     digest = hashlib.sha256(described.encode())
-    for name, tensor in sorted(predictor.network.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    # As the bundle has them: the predictor's own network keeps its weights in forms that have no bytes.
+    for name, tensor in sorted(load_networks(predictor.bundle)[0].state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()[:24]
 
 
