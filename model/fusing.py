@@ -5,7 +5,7 @@ and copies its input where the padding differs from side to side. torch.compile 
 needs a C++ compiler wherever a job runs; the operators here are those that its code calls.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,9 +43,8 @@ def fused(network: nn.Module, example: Tensor) -> nn.Module:
         plan = _plan(convolution, shape)
         if plan is None:
             continue
-        activation: nn.Module = nn.Identity()
-        if name in activations:
-            activation = quick.get_submodule(activations[name])
+        activation = quick.get_submodule(activations[name]) if name in activations else nn.Identity()
+        if type(activation) in _ACTIVATIONS:  # a class of its own may do something else
             replace(quick, activations[name], nn.Identity())
         replace(quick, name, _Fused(convolution, plan, activation, shape))
     return quick if agree(network, quick, example) else network
@@ -59,7 +58,7 @@ class _Plan:
     padding: list[int]
     strides: list[int]
     dilation: list[int]
-    groups: int = field(default=1)
+    groups: int
 
 
 class _Fused(nn.Module):

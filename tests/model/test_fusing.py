@@ -104,6 +104,21 @@ def test_an_activation_that_is_used_twice_stays_where_it_is():
     assert_same(network, quick, patches(1, 3, 8))
 
 
+class Doubled(nn.ReLU):
+    """An activation of somebody's own, after one of torch's."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_an_activation_of_somebodys_own_stays_where_it_is():
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), Doubled()).eval()
+    quick = fused(network, patches(1, 3, 8))
+    assert not convolutions(quick)
+    assert isinstance(quick[1], Doubled)
+    assert_same(network, quick, patches(1, 3, 8))
+
+
 class Forked(nn.Module):
     """The convolution's output is read before the activation, too."""
 
