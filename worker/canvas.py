@@ -3,7 +3,8 @@
     canvas/
       configuration.json     what was asked; another configuration never shares the directory
       plan.npz               the plan, complete before any patch is read
-      sums/R-C.Y-X.npy       open sums of block (R, C) over a seam that it shares; gone when all of its seams are closed
+      sums/R-C.Y-X.npy       open sums of block (R, C) over a seam that it shares, where its windows reach; gone when
+                             all of its seams are closed
       blocks/R-C.labels.npz  labels of the block's interior, damage, counts, and checksums of its open sums; its
                              existence is the commit
       seams/Y-X.npz          labels of a closed seam
