@@ -9,7 +9,7 @@ turns, each in a process of its own, with both cores to itself.
 
 In the case `accelerator` a simulated one takes the network's place: it finishes each patch after a fixed time, at 60 %
 of the rate that decoding alone reaches. Its scene has twice the sides, so that the stage lasts seconds: it begins with
-a patch that is read and ends with a block that is committed, a tenth of a second each whatever the scene.
+a patch that is read and ends with a block that is committed, whatever the scene.
 
 The cases without regions leave out the polygons, which a network's forwards do not pay for where the mask is ragged.
 

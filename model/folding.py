@@ -36,7 +36,7 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
     return quick if agree(network, quick, example) else network
 
 
-def _rest(normalisation: nn.Module) -> nn.Module:
+def _rest(normalisation: nn.BatchNorm2d) -> nn.Module:
     """What a layer does after normalising: timm's have an activation of their own."""
     rest = [module for name, module in normalisation.named_children() if name in ("drop", "act")]
     return nn.Sequential(*rest) if rest else nn.Identity()

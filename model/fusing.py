@@ -36,7 +36,7 @@ def fused(network: nn.Module, example: Tensor) -> nn.Module:
     if not torch.backends.mkldnn.is_available() or example.dtype != torch.float32:  # type: ignore[no-untyped-call]
         return network
     quick = twin(network)
-    activations = pairs(quick, example, tuple(_ACTIVATIONS))
+    activations = pairs(quick, example[:1], tuple(_ACTIVATIONS))  # it keeps what all convolutions return
     for name, shape in _inputs(quick, example).items():
         convolution = quick.get_submodule(name)
         assert isinstance(convolution, nn.Conv2d)

@@ -49,7 +49,7 @@ def groups(plan: Plan, block: Block, batch: int) -> Iterator[list[Shot]]:
 
 
 def in_groups(several: Iterable[Shot], batch: int) -> Iterator[list[Shot]]:
-    """As few groups as `batch` allows, as even as can be: on a CPU a patch that is left alone takes as long as two."""
+    """As few groups as `batch` allows, as even as can be: on a CPU a patch that is left alone takes longer than two."""
     every = list(several)
     count = -(-len(every) // batch)
     for index in range(count):
