@@ -3,7 +3,7 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,13 +19,12 @@ from raster.decimals import point_text
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.placement import EarthPlacement, on_earth
-from raster.rings import Outline, area_of
+from raster.rings import Outlines, areas_of
 from raster.statistics import area
+from raster.walks import Indices
 
 _NAMESPACE = uuid.UUID("6f3c1d0e-52f4-5c55-9b0c-8f5d3a1f7e21")
 """Of the regions' ids: the uuid5 of a class and the corners in level-0 pixels."""
-
-_BATCH_CORNERS = 1 << 17
 
 
 class RegionsJob(BaseModel):
@@ -68,41 +67,29 @@ class Features:
 
     def __init__(self, job: RegionsJob) -> None:
         self._job = job
-        self._classes = {card.value: card for card in job.classes}
+        self._of_class = {card.value: _properties_of(card) for card in job.classes}
         self.earth = (
             EarthPlacement(job.georeference, Size(job.region.x1, job.region.y1)) if on_earth(job.georeference) else None
         )
 
-    def of(self, outlines: Iterator[Outline]) -> Iterator[Feature]:
+    def of(self, outlines: Outlines) -> Iterator[Feature]:
         """One each in their order, but for regions of which no corner has a place on the map."""
-        batch: list[Outline] = []
-        corners = 0
-        for outline in outlines:
-            batch.append(outline)
-            corners += sum(map(len, outline.rings))
-            if corners > _BATCH_CORNERS:
-                yield from self._batch(batch)
-                batch, corners = [], 0
-        if batch:
-            yield from self._batch(batch)
-
-    def _batch(self, outlines: Sequence[Outline]) -> Iterator[Feature]:
-        """The coordinates of all of them are computed and printed together."""
-        rings = [ring for outline in outlines for ring in outline.rings]
-        starts = np.concatenate([[0], np.cumsum([len(ring) for ring in rings])])
-        corners = self._level0(np.concatenate(rings))
-        texts = None if self.earth is not None and not self.earth.even else self._texts(corners, starts)
-        first = 0
-        for outline in outlines:
-            end = first + len(outline.rings)
-            own = [corners[a:b] for a, b in zip(starts[first:end], starts[first + 1 : end + 1], strict=True)]
-            if texts is not None:
-                geometry = b'{"type":"Polygon","coordinates":[' + b",".join(texts[first:end]) + b"]}"
-            else:
-                geometry = self._by_itself(own)
+        if not len(outlines):
+            return
+        corners, starts, firsts = self._level0(outlines.rings.corners), outlines.rings.starts, outlines.firsts
+        even = self.earth is None or self.earth.even
+        geometries = self._together(corners, starts, firsts) if even else self._one_by_one(corners, starts, firsts)
+        names = self._names(outlines.values, corners, starts, firsts)
+        pixels = outlines.pixels.tolist()
+        areas = pixels
+        if self._job.mask_downsample > 1:
+            areas = np.add.reduceat(areas_of(corners, starts), firsts[:-1]).tolist()
+        for value, name, geometry, own, size in zip(
+            outlines.values.tolist(), names, geometries, pixels, areas, strict=True
+        ):
             if geometry:
-                yield Feature(self._line(outline, own, geometry), outline.pixels)
-            first = end
+                line = b'{"type":"Feature","id":"%s","geometry":%s,"properties":%s}'
+                yield Feature(line % (name, geometry, self._properties(value, size)), own)
 
     def _level0(self, corners: NDArray[np.int32]) -> NDArray[np.int64]:
         """From mask pixels to level-0 pixels; the last mask pixel may hang over the image and is cut."""
@@ -111,62 +98,68 @@ class Features:
         cut: NDArray[np.int64] = np.minimum(placed, np.array([region.x1, region.y1]))
         return cut
 
-    def _texts(self, corners: NDArray[np.int64], starts: NDArray[np.int64]) -> list[bytes]:
-        """Each ring as JSON."""
-        lengths = np.diff(starts)
-        closing = np.arange(starts[-1] + len(lengths)) - np.repeat(np.arange(len(lengths)), lengths + 1)
-        starts = starts + np.arange(len(starts))
-        closing[starts[1:] - 1] -= lengths
-        points, decimals = corners[closing], 0
+    def _together(self, corners: NDArray[np.int64], starts: Indices, firsts: Indices) -> Iterator[bytes]:
+        """The geometry of each region; all coordinates are computed and printed at once."""
+        closed = np.insert(np.arange(len(corners)), starts[1:], starts[:-1])
+        points, starts, decimals = corners[closed], starts + np.arange(len(starts)), 0
         if self.earth is not None:
             points, starts = self.earth.place_rings(points, starts)
             decimals = self.earth.decimals
         text, ends = point_text(points, decimals)
-        places = ends[starts].tolist()
-        return [b"[" + text[a : b - 1] + b"]" for a, b in pairwise(places)]
+        rings = [b"[" + text[a : b - 1] + b"]" for a, b in pairwise(ends[starts].tolist())]
+        for a, b in pairwise(firsts.tolist()):
+            yield b'{"type":"Polygon","coordinates":[' + b",".join(rings[a:b]) + b"]}"
 
-    def _by_itself(self, rings: list[NDArray[np.int64]]) -> bytes:
-        """The geometry of a region whose polygon may change its shape on the map; empty: it has no place there."""
+    def _one_by_one(self, corners: NDArray[np.int64], starts: Indices, firsts: Indices) -> Iterator[bytes]:
+        """The geometry of each region, whose polygon may change its shape on the map; empty: it has no place there."""
         assert self.earth is not None
-        parts = self.earth.place(shapely.Polygon(rings[0], rings[1:]))
         decimals = self.earth.decimals
-        polygons = [
-            [np.round(shapely.get_coordinates(ring), decimals).tolist() for ring in (part.exterior, *part.interiors)]
-            for part in parts
-        ]
-        if not polygons:
-            return b""
-        kind, coordinates = ("Polygon", polygons[0]) if len(polygons) == 1 else ("MultiPolygon", polygons)
-        return json.dumps({"type": kind, "coordinates": coordinates}, allow_nan=False, separators=(",", ":")).encode()
+        rings = np.split(corners, starts[1:-1])
+        for a, b in pairwise(firsts.tolist()):
+            polygons = [
+                [
+                    np.round(shapely.get_coordinates(ring), decimals).tolist()
+                    for ring in (part.exterior, *part.interiors)
+                ]
+                for part in self.earth.place(shapely.Polygon(rings[a], rings[a + 1 : b]))
+            ]
+            kind, coordinates = ("Polygon", polygons[0]) if len(polygons) == 1 else ("MultiPolygon", polygons)
+            yield _json({"type": kind, "coordinates": coordinates}) if polygons else b""
 
-    def _line(self, outline: Outline, rings: list[NDArray[np.int64]], geometry: bytes) -> bytes:
-        name = hashlib.sha1(_NAMESPACE.bytes + bytes([outline.value]), usedforsecurity=False)
-        for ring in rings:
-            name.update(len(ring).to_bytes(8, "little") + ring.astype("<i8").tobytes())
-        identity = uuid.UUID(bytes=name.digest()[:16], version=5)
-        whole = self._job.mask_downsample == 1
-        pixels = outline.pixels if whole else sum(area_of(ring) for ring in rings)
-        properties = json.dumps(self._properties(outline.value, pixels), ensure_ascii=False, separators=(",", ":"))
-        return b'{"type":"Feature","id":"%s","geometry":%s,"properties":%s}' % (
-            str(identity).encode(),
-            geometry,
-            properties.encode(),
-        )
+    def _names(
+        self, values: NDArray[np.uint8], corners: NDArray[np.int64], starts: Indices, firsts: Indices
+    ) -> Iterator[bytes]:
+        """The id of each region: uuid5 of its class and, for each ring, the number of its corners and these."""
+        named = np.insert(corners.ravel(), 2 * starts[:-1], np.diff(starts)).astype("<i8").data
+        bounds = (2 * starts[firsts] + firsts).tolist()
+        for value, (a, b) in zip(values.tolist(), pairwise(bounds), strict=True):
+            name = hashlib.sha1(_NAMESPACE.bytes + bytes([value]), usedforsecurity=False)
+            name.update(named[a:b])
+            yield str(uuid.UUID(bytes=name.digest()[:16], version=5)).encode()
 
-    def _properties(self, value: int, pixels: int) -> dict[str, Any]:
-        card = self._classes[value]
-        measurements: dict[str, float] = {"Area px^2": pixels}
+    def _properties(self, value: int, pixels: int) -> bytes:
+        """A JSON object: what the class alone says, which is printed once, and the area."""
         size, unit = area(pixels, self._job.spacing)
+        measured: dict[str, float] = {"Area px^2": pixels}
         if unit != "px":
-            measurements["Area µm^2" if unit == "um2" else "Area m^2"] = size
-        return {
+            measured["Area µm^2" if unit == "um2" else "Area m^2"] = size
+        own = _json({"area": size, "area_unit": unit, "measurements": measured})
+        return self._of_class[value][:-1] + b"," + own[1:]
+
+
+def _properties_of(card: ClassCard) -> bytes:
+    """What the regions of a class have in common, as a JSON object."""
+    return _json(
+        {
             "objectType": "annotation",
             "classification": {"name": card.name, "color": list(card.color)},
             "isLocked": True,
             "class": card.name,
-            "value": value,
+            "value": card.value,
             "color": list(card.color),
-            "area": size,
-            "area_unit": unit,
-            "measurements": measurements,
         }
+    )
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

@@ -11,13 +11,24 @@ depends on how the mask was cut into strips.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveate.schema import NODATA
 from raster.edges import END, START, Edges, Table, Y, edges_of
-from raster.rings import Outline, Ring, corners_of, outline, pinches, simple_rings
+from raster.rings import (
+    Outlines,
+    Rings,
+    areas_of,
+    corners_of,
+    joined,
+    pinches,
+    simple_rings,
+    spread,
+    starts_of,
+)
 from raster.walks import Indices, walks
 
 _MOST_PIXELS, _MOST_EDGES = 1 << 22, 1 << 17
@@ -36,14 +47,14 @@ class Polygonizer:
         self._y = 0
         self._open = _Open()
 
-    def add(self, rows: NDArray[np.uint8]) -> Iterator[Outline]:
+    def add(self, rows: NDArray[np.uint8]) -> Iterator[Outlines]:
         """Take the next rows, uint8 (height, width); gives the regions that end in them, in the order of their ends."""
         while len(rows):
             count = _rows_at_once(self._above, rows)
             yield from self._walk(rows[:count])
             rows = rows[count:]
 
-    def finish(self) -> Iterator[Outline]:
+    def finish(self) -> Iterator[Outlines]:
         """The regions that end at the mask's lower border; nothing can be added afterwards."""
         yield from self._walk(np.full((1, len(self._above)), NODATA, np.uint8))
 
@@ -52,11 +63,11 @@ class Polygonizer:
         """How many walks go on below the rows that were added: what memory follows."""
         return len(self._open.walks)
 
-    def _walk(self, rows: NDArray[np.uint8]) -> Iterator[Outline]:
+    def _walk(self, rows: NDArray[np.uint8]) -> Iterator[Outlines]:
         edges = edges_of(self._above, rows, self._y)
         if len(edges.table):
             self._open, found = _Strip(edges, rows, self._y, self._open).outcome(self._minimum())
-            yield from found
+            yield found
         self._above, self._y = rows[-1].copy(), self._y + len(rows)
 
 
@@ -72,13 +83,13 @@ class _Walk:
     """A walk that is open at both ends, and the holes on its right; both grow with the strips.
 
     `parts` are tables of edges and the walks that it took in, in order; areas are in pixels, a hole's is negative.
-    `holes` are rings.
+    `holes` are rings in any order.
     """
 
     value: int
     area: int
     parts: list["Table | _Walk"]
-    holes: list[Ring] = field(default_factory=list)
+    holes: list[Rings] = field(default_factory=list)
     holes_area: int = 0
 
     def tables(self) -> Iterator[Table]:
@@ -134,26 +145,39 @@ class _Strip:
         self._walks = walks(following)
         order, starts = self._walks.order, self._walks.starts
         self._table = edges.table[np.maximum(order - self._known, 0)]
-        self._corners = corners_of(self._table)
+        values = np.concatenate([np.array([walk.value for walk in before.walks], np.uint8), edges.values])
+        self._values = values[order[starts[:-1]]]
         self._touching = np.add.reduceat(pinches(self._table), starts[:-1]) > 1
         self._mixed = np.minimum.reduceat(order, starts[:-1]) < self._known
         own = np.concatenate([np.array([walk.area for walk in before.walks], np.int64), edges.areas])
         self._areas = np.add.reduceat(own[order], starts[:-1])
 
-    def outcome(self, minimum: int) -> tuple[_Open, list[Outline]]:
+    def outcome(self, minimum: int) -> tuple[_Open, Outlines]:
         """What is open after the strip, and the regions of at least `minimum` pixels that end in it."""
         closed, last = self._walks.closed, self._last_edges()
         holes = np.flatnonzero(closed & (self._areas < 0))
-        inside = self._inside(holes, self._owners(holes, last[holes]))
-        ends = np.flatnonzero(closed & (self._areas > 0))
+        owner = self._owners(holes, last[holes])
+        held = owner[self._walks.chain_of[: self._known]]
+        inside = np.zeros_like(self._areas)
+        np.add.at(inside, owner[holes], self._areas[holes])
+        np.add.at(inside, held, np.array([walk.holes_area for walk in self._before.walks], np.int64))
+        pixels = self._areas + inside
+        ends = np.flatnonzero(closed & (self._areas > 0) & (pixels >= minimum))
         ends = ends[np.argsort(last[ends])]
-        pixels = self._areas[ends] + inside.areas[ends]
-        kept = pixels >= minimum
-        found = [
-            outline(self._value(end), count, [*self._rings(end), *inside.holes(end)])
-            for end, count in zip(ends[kept].tolist(), pixels[kept].tolist(), strict=True)
-        ]
-        return self._open_after(np.flatnonzero(~closed), inside), found
+        wanted = ~closed
+        wanted[ends] = True
+        rings, chain = self._rings(np.concatenate([ends, holes[wanted[owner[holes]]]]))
+        parts, owners, kept = [rings], [owner[chain]], _Held()
+        for own, walk in zip(held.tolist(), self._before.walks, strict=True):
+            if not closed[own]:
+                kept.add(own, walk.holes)
+            elif wanted[own]:
+                parts += walk.holes
+                owners += [np.full(len(part), own) for part in walk.holes]
+        rings, owner = joined(parts), np.concatenate(owners)
+        kept.add_each(rings, np.where(closed[owner], -1, owner))
+        outlines = Outlines(self._values[ends], pixels[ends], *_in_order(rings, owner, ends))
+        return self._open_after(np.flatnonzero(~closed), kept.holes, inside), outlines
 
     def _linked(self) -> tuple[_Sides, Indices]:
         """The upper ends of the north-going sides, and the node that follows each node."""
@@ -201,28 +225,20 @@ class _Strip:
                 owner = farther
         return owner
 
-    def _inside(self, holes: Indices, owner: Indices) -> "_Inside":
-        """The holes of every chain: rings of this strip, and what the walks from before held already."""
-        held: dict[int, list[_Walk]] = {}
-        areas = np.zeros_like(self._areas)
-        np.add.at(areas, owner[holes], self._areas[holes])
-        for chain, walk in zip(self._walks.chain_of[: self._known].tolist(), self._before.walks, strict=True):
-            if walk.holes:
-                held.setdefault(int(owner[chain]), []).append(walk)
-                areas[owner[chain]] += walk.holes_area
-        order = np.argsort(owner[holes], kind="stable")
-        return _Inside(areas, held, holes[order], owner[holes][order], self._rings)
-
-    def _rings(self, chain: int) -> list[Ring]:
-        """A closed chain: one ring, unless it touches itself."""
-        start, end = self._walks.starts[chain : chain + 2].tolist()
-        if self._mixed[chain]:
-            table = np.concatenate(list(self._walk(chain).tables()))
-            first = np.lexsort((np.minimum(table[:, START], table[:, END]), table[:, Y]))[0]
-            return simple_rings(np.roll(table, -first, axis=0))
-        if self._touching[chain]:
-            return simple_rings(self._table[start:end])
-        return [self._corners[2 * start : 2 * end].copy()]
+    def _rings(self, chains: Indices) -> tuple[Rings, Indices]:
+        """Those of closed chains, more than one of a chain that touches itself, and the chain that each is of."""
+        mixed = self._mixed[chains]
+        alone = ~mixed & ~self._touching[chains]
+        places, starts = spread(self._walks.starts, chains[alone])
+        plain = Rings(corners_of(self._table[places]), 2 * starts)
+        rest = np.concatenate([chains[~mixed & ~alone], chains[mixed]])
+        if not len(rest):
+            return plain, chains[alone]
+        places, starts = spread(self._walks.starts, chains[~mixed & ~alone])
+        old = [np.concatenate(list(self._walk(chain).tables())) for chain in chains[mixed].tolist()]
+        lengths = np.concatenate([np.diff(starts), np.array([len(table) for table in old], np.int64)])
+        cut, walk = simple_rings(np.concatenate([self._table[places], *old]), starts_of(lengths))
+        return joined([plain, cut]), np.concatenate([chains[alone], rest[walk]])
 
     def _walk(self, chain: int) -> _Walk:
         """The chain as a walk, without its holes."""
@@ -237,46 +253,52 @@ class _Strip:
             done = index + 1
         if start + done < end:
             parts.append(self._table[start + done : end].copy())
-        return _Walk(self._value(chain), int(self._areas[chain]), parts)
+        return _Walk(int(self._values[chain]), int(self._areas[chain]), parts)
 
-    def _value(self, chain: int) -> int:
-        node = int(self._walks.order[self._walks.starts[chain]])
-        return self._before.walks[node].value if node < self._known else int(self._edges.values[node - self._known])
-
-    def _open_after(self, chains: Indices, inside: "_Inside") -> _Open:
-        """The open chains as walks, those that the strip did not touch as they were."""
+    def _open_after(self, chains: Indices, holes: dict[int, list[Rings]], inside: Indices) -> _Open:
+        """The open chains as walks, those that the strip left alone as they were; `inside` (chains,): holes' areas."""
         starts, order = self._walks.starts, self._walks.order
         first, final = order[starts[chains]], order[starts[chains + 1] - 1]
         grown: list[_Walk] = []
         for chain, node, alone in zip(chains.tolist(), first.tolist(), (first == final).tolist(), strict=True):
             walk = self._before.walks[node] if alone and node < self._known else self._walk(chain)
-            walk.holes, walk.holes_area = inside.holes(chain), int(inside.areas[chain])
+            walk.holes, walk.holes_area = holes.get(chain, []), int(inside[chain])
             grown.append(walk)
         heads = np.concatenate([self._before.heads, self._edges.table[:, START]])
         tails = np.concatenate([self._before.tails, self._edges.table[:, END]])
         return _Open(grown, heads[first], tails[final])
 
 
-@dataclass(frozen=True)
-class _Inside:
-    """The holes of each chain: `areas` (chains,), their sum; `held` by walks from before; and those of the strip.
+class _Held:
+    """The holes that open chains hold so far, by chain."""
 
-    These are closed `chains`, in the order of their `owners`; `rings` makes rings of one.
+    def __init__(self) -> None:
+        self.holes: dict[int, list[Rings]] = {}
+
+    def add(self, chain: int, holes: list[Rings]) -> None:
+        """The longest list is continued, not copied: a background takes in thousands of walks."""
+        if holes:
+            shorter, longer = sorted((holes, self.holes.get(chain, [])), key=len)
+            longer += shorter
+            self.holes[chain] = longer
+
+    def add_each(self, rings: Rings, chains: Indices) -> None:
+        """One chain for each ring; -1: none."""
+        order = np.argsort(chains, kind="stable")
+        order = order[np.searchsorted(chains[order], 0) :]
+        names, begins = np.unique(chains[order], return_index=True)
+        for name, (first, end) in zip(names.tolist(), pairwise([*begins.tolist(), len(order)]), strict=True):
+            self.add(name, [rings.take(order[first:end])])
+
+
+def _in_order(rings: Rings, owner: Indices, ends: Indices) -> tuple[Rings, Indices]:
+    """The rings whose owner (rings,) is one of `ends`, in the order of these, and where each one's begin.
+
+    The outside of each comes first, then its holes, by their first corners.
     """
-
-    areas: Indices
-    held: dict[int, list[_Walk]]
-    chains: Indices
-    owners: Indices
-    rings: Callable[[int], list[Ring]]
-
-    def holes(self, chain: int) -> list[Ring]:
-        """The holes of one chain. The longest list that was held is continued, not copied."""
-        held = sorted(self.held.get(chain, ()), key=lambda walk: -len(walk.holes))
-        found = held[0].holes if held else []
-        for walk in held[1:]:
-            found += walk.holes
-        first, end = np.searchsorted(self.owners, (chain, chain + 1))
-        for hole in self.chains[first:end].tolist():
-            found += self.rings(hole)
-        return found
+    ranks = np.full(max(int(owner.max(initial=-1)), int(ends.max(initial=-1))) + 1, -1)
+    ranks[ends] = np.arange(len(ends))
+    rank, first = ranks[owner], rings.firsts
+    order = np.lexsort((first[:, 0], first[:, 1], areas_of(rings.corners, rings.starts) < 0, rank))
+    order = order[np.searchsorted(rank[order], 0) :]
+    return rings.take(order), np.searchsorted(rank[order], np.arange(len(ends) + 1))

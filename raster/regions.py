@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from foveate import errors
 from foveate.errors import Dismissed, FoveateError, Unexpected
 from foveate.schema import NODATA
-from raster.features import Features, RegionsJob
+from raster.features import Feature, Features, RegionsJob
 from raster.polygonize import Polygonizer
 from raster.whole_file import whole_file
 
@@ -148,10 +148,10 @@ def write_regions(job: RegionsJob, strips: Iterator[NDArray[np.uint8]]) -> Regio
         examined = 0
         for rows in strips:
             examined += int(np.count_nonzero(rows != NODATA))
-            for feature in features.of(polygonizer.add(rows)):
-                spool.append(feature.line, feature.pixels)
-        for feature in features.of(polygonizer.finish()):
-            spool.append(feature.line, feature.pixels)
+            for outlines in polygonizer.add(rows):
+                spool.extend(features.of(outlines))
+        for outlines in polygonizer.finish():
+            spool.extend(features.of(outlines))
         regions, pixels = spool.settle()
         summary = RegionsSummary(regions=regions, minimum_area=spool.minimum, dropped_pixels=examined - pixels)
         _write_collection(partial, _members(job, features, summary), spool)
@@ -168,15 +168,17 @@ class _Spool:
         self._areas, self._offsets, self._lengths = array("q"), array("q"), array("q")
         self._end = 0
 
-    def append(self, feature: bytes, area: int) -> None:
-        if area < self.minimum:
-            return
-        self._file.write(feature)
-        for column, value in ((self._areas, area), (self._offsets, self._end), (self._lengths, len(feature))):
-            column.append(value)
-        self._end += len(feature)
-        if len(self._areas) > 2 * self._maximum:
-            self.settle()
+    def extend(self, features: Iterator[Feature]) -> None:
+        for feature in features:
+            if feature.pixels < self.minimum:
+                continue
+            self._file.write(feature.line)
+            self._areas.append(feature.pixels)
+            self._offsets.append(self._end)
+            self._lengths.append(len(feature.line))
+            self._end += len(feature.line)
+            if len(self._areas) > 2 * self._maximum:
+                self.settle()
 
     def settle(self) -> tuple[int, int]:
         """Raise the minimum until at most the maximum remain; how many do, and the sum of their areas."""

@@ -1,5 +1,9 @@
 """Polygons are whole, exact and valid wherever the tile borders fall."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import rasterio.features
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from raster.polygonize import Polygonizer
-from raster.rings import Outline
+from raster.rings import Outlines
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -21,10 +25,34 @@ masks = st.tuples(sides, sides).flatmap(
 )
 
 
+@dataclass(frozen=True)
+class Outline:
+    """One component: its value, its pixels, and its rings of corners (n, 2), the outside first."""
+
+    value: int
+    pixels: int
+    rings: list[NDArray[np.int32]]
+
+    @property
+    def polygon(self) -> shapely.Polygon:
+        return shapely.Polygon(self.rings[0], self.rings[1:])
+
+
+def one_by_one(found: Iterable[Outlines]) -> list[Outline]:
+    return [
+        Outline(value, pixels, rings[first:end])
+        for many in found
+        for rings in [np.split(many.rings.corners, many.rings.starts[1:-1])]
+        for value, pixels, (first, end) in zip(
+            many.values.tolist(), many.pixels.tolist(), pairwise(many.firsts.tolist()), strict=True
+        )
+    ]
+
+
 def outlined(mask: NDArray[np.uint8], strip: int, minimum: int = 1) -> list[Outline]:
     polygonizer = Polygonizer(mask.shape[1], lambda: minimum)
-    found = [outline for y in range(0, len(mask), strip) for outline in polygonizer.add(mask[y : y + strip])]
-    return found + list(polygonizer.finish())
+    found = [many for y in range(0, len(mask), strip) for many in polygonizer.add(mask[y : y + strip])]
+    return one_by_one([*found, *polygonizer.finish()])
 
 
 def components(mask: NDArray[np.uint8]) -> list[tuple[int, int]]:
@@ -96,7 +124,7 @@ def test_a_rising_minimum_is_asked_again() -> None:
     mask[1, 1] = mask[5, 1] = mask[9, 1] = 1
     minima = iter([1, 2, 1])
     polygonizer = Polygonizer(4, lambda: next(minima))
-    assert [len(list(polygonizer.add(mask[y : y + 4]))) for y in (0, 4, 8)] == [1, 0, 1]
+    assert [len(one_by_one(polygonizer.add(mask[y : y + 4]))) for y in (0, 4, 8)] == [1, 0, 1]
 
 
 def test_strips_of_noise_are_cut_down_and_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,5 +141,5 @@ def test_memory_follows_the_open_regions_not_the_mask() -> None:
     rows = np.zeros((8, 64), np.uint8)
     rows[4:] = 255
     for _ in range(50):
-        assert [outline.pixels for outline in polygonizer.add(rows)] == [256]
+        assert [outline.pixels for outline in one_by_one(polygonizer.add(rows))] == [256]
         assert polygonizer.open_walks == 0
