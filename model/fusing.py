@@ -29,9 +29,10 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
 def fused(network: nn.Module, example: Tensor) -> nn.Module:
     """A network on a CPU, in evaluation mode, that gives what `network` gives on inputs of `example`'s sides, sooner.
 
-    `example` has as many patches as most forwards will: weights are laid out for that many, and a forward of another
-    number may arrange them anew. `network` itself is left alone; it is returned where there is no oneDNN, and where the
-    outcome differs (an activation whose input is read by others too).
+    `example` has as many patches as a forward will at most: weights are laid out for each number up to that, and for as
+    many threads as torch has now; a forward of more patches, or on more cores, may arrange them anew. `network` itself
+    is left alone; it is returned where there is no oneDNN, and where the outcome differs (an activation whose input is
+    read by others too).
     """
     if not torch.backends.mkldnn.is_available() or example.dtype != torch.float32:  # type: ignore[no-untyped-call]
         return network
@@ -70,12 +71,19 @@ class _Fused(nn.Module):
         geometry = plan.padding, plan.strides, plan.dilation, plan.groups
         self._bias = convolution.bias
         self._arguments = *geometry, name, scalars, ""
+        most, *rest = shape
         # Its stub leaves out the last argument.
         arranged: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
-        self._weight = arranged(plan.weight.to_mkldnn(), *geometry, list(shape))
+        layouts: dict[bytes, Tensor] = {}
+        self._weights: list[Tensor] = []
+        for count in range(1, most + 1):
+            weight = arranged(plan.weight.to_mkldnn(), *geometry, [count, *rest])
+            layout = torch.ops.mkldnn._get_mkldnn_serialized_md(weight).numpy().tobytes()
+            self._weights.append(layouts.setdefault(layout, weight))
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self._weight, self._bias, *self._arguments)
+        weight = self._weights[min(len(x), len(self._weights)) - 1]
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, self._bias, *self._arguments)
         return result
 
 

@@ -8,12 +8,13 @@ cores, one core where there are few. Another device takes one batch after the ot
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
 import torch
 
-__all__ = ["Lanes", "ahead"]
+__all__ = ["Lanes", "ahead", "threads_of_a_lane"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,6 +42,21 @@ def ahead(tasks: Iterable[T], work: Callable[[T], R], executor: Executor, depth:
             future.cancel()
 
 
+def _count(cores: int) -> int:
+    return min(_MOST, cores)
+
+
+@contextmanager
+def threads_of_a_lane() -> Iterator[None]:
+    """Within it torch computes on as many cores as it will in a lane of this thread's."""
+    cores = torch.get_num_threads()
+    torch.set_num_threads(cores // _count(cores))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)
+
+
 class Lanes:
     """As many threads as pay on a device; none but the caller's where it is not a CPU. A context manager.
 
@@ -49,7 +65,7 @@ class Lanes:
 
     def __init__(self, device: torch.device) -> None:
         self._cores = torch.get_num_threads()
-        self.count = min(_MOST, self._cores) if device.type == "cpu" else 1
+        self.count = _count(self._cores) if device.type == "cpu" else 1
         self._executor = None
         if device.type == "cpu":
             share = self._cores // self.count

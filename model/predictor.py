@@ -21,6 +21,7 @@ from model.bundle import Bundle, load_networks
 from model.device import Ferry, grown_batch, has_bfloat16
 from model.folding import folded
 from model.fusing import fused
+from model.lanes import threads_of_a_lane
 from model.mapping import map_exact
 from raster.geometry import Region, Size
 
@@ -78,7 +79,8 @@ class Predictor:
         # Each gives up the weights of the one before.
         network = folded(network.to(memory_format=torch.channels_last), example)
         if device.type == "cpu":
-            network = fused(network, example.repeat(self.few, 1, 1, 1))
+            with threads_of_a_lane():
+                network = fused(network, example.repeat(self.few, 1, 1, 1))
         self.network: nn.Module = network
         self._at_once: int | None = None
         self._trials: dict[tuple[int, int], float] = {}

@@ -1,5 +1,7 @@
 """Convolutions in oneDNN's own layout, with their activations: the same network, sooner."""
 
+import ctypes
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from model.bundle import load_bundle, load_networks
 from model.folding import folded
 from model.fusing import fused
+from model.lanes import Lanes
 from model.predictor import FEW, Predictor
 from tests.bundles import make_bundle
 from tests.model.test_shipped_bundles import ROOT
@@ -24,6 +27,10 @@ def patches(count: int, channels: int, height: int, width: int | None = None) ->
 
 def convolutions(network: nn.Module) -> list[nn.Conv2d]:
     return [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+
+
+def is_fused(module: nn.Module) -> bool:
+    return type(module).__name__ == "_Fused"
 
 
 def assert_same(network: nn.Module, quick: nn.Module, x: torch.Tensor) -> None:
@@ -44,6 +51,26 @@ def test_every_convolution_of_the_shipped_networks_is_fused_and_gives_the_same(n
     assert not convolutions(quick)
     assert not any(isinstance(module, (nn.ReLU, nn.ReLU6)) for module in quick.modules())
     assert_same(network, quick, patches(count, channels, 128))
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_no_number_of_patches_has_weights_arranged_anew_in_a_lane(cores, capfd, monkeypatch):
+    """oneDNN likes another layout for another number of patches or threads, and tells when it has to make one."""
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores))  # of which a predictor leaves alone what torch has
+    torch.set_num_threads(cores)
+    try:
+        predictor = Predictor(load_bundle(ROOT / "bundles" / "landcover"), torch.device("cpu"))
+        with Lanes(predictor.device) as lanes, torch.inference_mode():
+            batches = [patches(count, 3, predictor.card.patch_size) for count in range(1, FEW + 1)]
+            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+                assert len(list(lanes.map(predictor.network, batches))) == FEW
+    finally:
+        torch.set_num_threads(threads)
+    ctypes.CDLL(None).fflush(None)
+    told = capfd.readouterr().out
+    assert told.count(",exec,cpu,convolution,") == FEW * len([m for m in predictor.network.modules() if is_fused(m)])
+    assert ",exec,cpu,reorder," not in told
 
 
 @pytest.mark.parametrize(
