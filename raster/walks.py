@@ -35,8 +35,11 @@ def walks(following: Indices) -> Walks:
     while not np.array_equal(farther := last[last], last):
         steps += steps[last]
         last = farther
-    ends, chain_of, lengths = np.unique(last, return_inverse=True, return_counts=True)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
+    ends = np.flatnonzero(cut == nodes)
+    numbers = np.empty_like(nodes)
+    numbers[ends] = np.arange(len(ends))
+    chain_of = numbers[last]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(chain_of, minlength=len(ends)))])
     order = np.empty_like(nodes)
     order[starts[chain_of + 1] - 1 - steps] = nodes
     return Walks(order, starts, smallest[ends] >= 0, chain_of)
