@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foveate.schema import FoveationCard
+from model.networks.blocks import he_normal_weight
 
 __all__ = ["AUTHORS_NAMES", "Activation", "FoveationModule", "Norm", "from_authors"]
 
@@ -113,7 +114,7 @@ class _InstanceNorm(nn.InstanceNorm2d):
 
 def _convolution(in_channels: int, out_channels: int, side: int) -> nn.Conv2d:
     layer = nn.Conv2d(in_channels, out_channels, side, padding=side // 2, bias=False)
-    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    he_normal_weight(layer.weight)
     return layer
 
 

@@ -28,3 +28,9 @@ def set_up_heap(kept_bytes: int) -> None:
         mallopt(_M_TRIM_THRESHOLD, kept_bytes)
         # Either threshold alone would follow what is freed.
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+
+
+def give_back() -> None:
+    """Return to the system what is free now, wherever it lies in the heap."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

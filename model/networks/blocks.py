@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from model.resample import bilinear
 
-__all__ = ["BasicBlock", "Bottleneck", "conv_norm", "enlarged", "he_normal"]
+__all__ = ["BasicBlock", "Bottleneck", "conv_norm", "enlarged", "he_normal", "he_normal_weight"]
 
 
 def conv_norm(
@@ -73,6 +73,15 @@ def he_normal(module: nn.Module, norm_bias: float) -> None:
     """First weights (foveation-method.md, sections 3 and 7): He-normal by fan-in, norms at weight 1 and `norm_bias`."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            he_normal_weight(part.weight)
         elif isinstance(part, nn.BatchNorm2d):
             nn.init.constant_(part.bias, norm_bias)
+
+
+def he_normal_weight(weight: Tensor) -> None:
+    """First values of a convolution's weight: He-normal by fan-in; none where it has no memory.
+
+    On the meta device torch would load its compiler to draw them: 120 MB and a second.
+    """
+    if not weight.is_meta:
+        nn.init.kaiming_normal_(weight, nonlinearity="relu")

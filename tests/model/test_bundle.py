@@ -156,6 +156,16 @@ def test_a_card_is_read_without_torch(sound: Path) -> None:
     assert done.stdout.split() == ["tiny", "False", "False"]
 
 
+def test_networks_of_our_own_are_loaded_without_torchs_compiler(sound: Path) -> None:
+    """A hundred megabytes and a second, which laying networks out without memory once took."""
+    code = (
+        "import sys, torch; from pathlib import Path; from model.bundle import load_bundle; "
+        "from model.predictor import Predictor;"
+        f"Predictor(load_bundle(Path({str(sound)!r})), torch.device('cpu')); print('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -73,3 +73,30 @@ def test_what_a_layer_freed_serves_the_next_one() -> None:
     )
     assert given_back > 50_000
     assert kept < 1000
+
+
+_HOLES = """
+import ctypes
+from model.heap import give_back
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+parts = [ctypes.c_void_p(libc.malloc(100_000)) for _ in range(1000)]
+for part in parts:
+    ctypes.memset(part, 1, 100_000)
+for part in parts[:-1]:  # the last one keeps the heap from shrinking
+    libc.free(part)
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+before = resident()
+give_back()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's own call")
+def test_what_is_free_below_something_else_goes_back() -> None:
+    given = subprocess.run([sys.executable, "-c", _HOLES], capture_output=True, text=True, check=True).stdout
+    assert int(given) > 90_000_000
