@@ -73,7 +73,7 @@ class Features:
         )
 
     def of(self, outlines: Outlines) -> Iterator[Feature]:
-        """One each in their order, but for regions of which no corner has a place on the map."""
+        """One each in their order, but for regions of which nothing has a place on the map."""
         if not len(outlines):
             return
         corners, starts, firsts = self._level0(outlines.rings.corners), outlines.rings.starts, outlines.firsts

@@ -1,15 +1,18 @@
 """Pixel polygons on the Earth: longitude and latitude as RFC 7946 wants them."""
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyproj
 import rasterio.transform
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.control import GroundControlPoint
+from rasterio.features import shapes
 
 from raster.geometry import Size
 from raster.georeference import Georeference
@@ -24,13 +27,16 @@ _EVEN = 1 / 8
 _WIDEST = 20.0
 _OUTERMOST = (179.0, 80.0)
 """Of an even placement: pixels by which corners may be off, the span in degrees, and the farthest place."""
+_CELLS = 1024
+"""Into which the longer side of an image is cut to find where it has a place on the map."""
 
 
 class EarthPlacement:
     """Turns polygons in level-0 pixels into polygons in degrees: cut at the antimeridian, valid after rounding.
 
     Sides are cut into short pieces first, since a straight side of pixels is a curve in degrees, and neighbours with
-    other corners would cross it. 7 decimals, 9 where a pixel is smaller than 5e-7 degrees.
+    other corners would cross it. 7 decimals, 9 where a pixel is smaller than 5e-7 degrees. What of a polygon has no
+    place, as the corners of a satellite's full disk, is cut away.
 
     `even`: antimeridian and poles are far, and no corner leaves its place by more than an eighth of a pixel, rounding
     and straight sides included. Then valid rings of pixels are valid rings of degrees, corner by corner, and
@@ -43,6 +49,7 @@ class EarthPlacement:
             raise ValueError("the georeference is not on Earth")
         self._to_ground = _pixel_to_ground(georeference)
         self._to_degrees = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+        self._size = size
         step = max(1, max(size.width, size.height) // 16)
         self._step = step if crs.is_geographic and not georeference.gcps else min(step, 64)
         self.decimals = self._decimals(size)
@@ -51,19 +58,39 @@ class EarthPlacement:
 
     def place(self, polygon: shapely.Polygon) -> list[shapely.Polygon]:
         """The parts of `polygon` in degrees, exterior rings counter-clockwise; empty if nothing of it is on the map."""
+        rings = self._rings(polygon)
+        if all(np.isfinite(ring).all() for ring in rings):
+            return self._parts(rings)
+        placed = [self._rings(part) for part in _polygons_of(shapely.intersection(polygon, self._on_map))]
+        # A side between two corners that have a place may still leave the map.
+        kept = [[ring[np.isfinite(ring).all(axis=1)] for ring in rings] for rings in placed]
+        return [part for rings in kept for part in self._parts(rings)]
+
+    def _rings(self, polygon: shapely.Polygon) -> list[Coordinates]:
+        """The outside and the holes in degrees; corners without a place are not finite."""
         x0, y0, x1, y1 = polygon.bounds
         # Most regions are small, and none of their sides can need more corners.
         dense = polygon if max(x1 - x0, y1 - y0) <= self._step else shapely.segmentize(polygon, self._step)
-        rings = [self._degrees(shapely.get_coordinates(ring)) for ring in (dense.exterior, *dense.interiors)]
-        exterior = _closed_over_pole(_unwrapped(rings[0]))
-        if len(exterior) < 4:
+        return [self._degrees(shapely.get_coordinates(ring)) for ring in (dense.exterior, *dense.interiors)]
+
+    def _parts(self, rings: Sequence[Coordinates]) -> list[shapely.Polygon]:
+        if len(rings[0]) < 4:
             return []
-        holes = [_brought_inside(_unwrapped(ring), exterior) for ring in rings[1:] if len(ring) >= 4]
-        parts = []
-        for world, shift in _cut(shapely.Polygon(exterior, holes)):
-            moved = shapely.transform(world, lambda points, shift=shift: points + np.array([shift, 0]))
-            parts += [shapely.geometry.polygon.orient(part, 1.0) for part in self._rounded(moved)]
-        return parts
+        exterior, *holes = [_unwrapped(ring) for ring in rings if len(ring) >= 4]
+        return [shapely.geometry.polygon.orient(part, 1.0) for part in self._rounded(_on_globe(exterior, holes))]
+
+    @functools.cached_property
+    def _on_map(self) -> shapely.Geometry:
+        """Where the image has a place on the map, in level-0 pixels: the cells of a grid whose corners all have one."""
+        width, height = self._size.width, self._size.height
+        cell = -(-max(width, height) // _CELLS)
+        x, y = (np.minimum(np.arange(-(-side // cell) + 1) * cell, side) for side in (width, height))
+        corners = np.stack(np.meshgrid(x, y), axis=-1)
+        degrees = self._degrees(corners.reshape(-1, 2)).reshape(corners.shape)
+        placed = np.isfinite(degrees[..., 0]) & np.isfinite(degrees[..., 1])
+        whole = placed[:-1, :-1] & placed[:-1, 1:] & placed[1:, :-1] & placed[1:, 1:]
+        found = shapes(whole.astype(np.uint8), mask=whole, transform=Affine.scale(cell))
+        return shapely.union_all([shapely.geometry.shape(shape) for shape, _ in found])
 
     def place_rings(
         self, corners: NDArray[np.int64], starts: NDArray[np.int64]
@@ -84,7 +111,7 @@ class EarthPlacement:
         step = self._step
         shifts = [(0, 0), (1, 0), (0, 1), (step / 2, 0), (step, 0), (0, step / 2), (0, step)]
         found = [self._degrees(places + np.array(shift)) for shift in shifts]
-        if any(len(points) < len(places) for points in found):
+        if not all(np.isfinite(points).all() for points in found):
             return False, False
         here, right, below, *sides = found
         far = np.ptp(here, axis=0).max() > _WIDEST or (np.abs(here).max(axis=0) > _OUTERMOST).any()
@@ -99,10 +126,9 @@ class EarthPlacement:
         return bool(rounded + off < _EVEN), bool(turns[0] < 0)
 
     def _degrees(self, pixels: Coordinates) -> Coordinates:
+        """(n, 2); not finite where a place is not on the map."""
         x, y = self._to_degrees.transform(*self._to_ground(pixels[:, 0], pixels[:, 1]))
-        points = np.stack([x, y], axis=1)
-        finite: Coordinates = points[np.isfinite(points).all(axis=1)]
-        return finite
+        return np.stack([x, y], axis=1)
 
     def _rounded(self, geometry: shapely.Geometry) -> list[shapely.Polygon]:
         rounded = shapely.transform(geometry, lambda points: np.round(points, self.decimals))
@@ -113,7 +139,7 @@ class EarthPlacement:
     def _decimals(self, size: Size) -> int:
         middle = np.array([[0, 0], [1, 1]]) + np.array([size.width // 2, size.height // 2])
         corners = self._degrees(middle)
-        fine = len(corners) == 2 and bool(np.abs(corners[1] - corners[0]).max() < _FINEST_PIXEL)
+        fine = bool(np.abs(corners[1] - corners[0]).max() < _FINEST_PIXEL)
         return _FINE_DECIMALS if fine else _DECIMALS
 
 
@@ -183,12 +209,19 @@ def _unwrapped(ring: Coordinates) -> Coordinates:
     return np.stack([ring[:, 0] + 360 * turns, ring[:, 1]], axis=1)
 
 
-def _closed_over_pole(ring: Coordinates) -> Coordinates:
-    """A ring that went once round the Earth is closed along the pole that it encloses."""
-    if len(ring) == 0 or abs(ring[-1, 0] - ring[0, 0]) < 180:
-        return ring
-    pole = 90.0 if ring[:, 1].mean() > 0 else -90.0
-    return np.concatenate([ring, [[ring[-1, 0], pole], [ring[0, 0], pole], ring[0]]])
+def _on_globe(exterior: Coordinates, holes: Sequence[Coordinates]) -> shapely.Geometry:
+    """What the unwrapped rings bound, between -180 and 180 degrees: cut at the antimeridian, but nowhere else."""
+    if not any(map(_goes_round, (exterior, *holes))):
+        shape = shapely.Polygon(exterior, [_brought_inside(hole, exterior) for hole in holes])
+        first, last = _turns(shape)
+        if first == last:
+            return _moved(shape, -first)
+    return shapely.difference(_wrapped(exterior), shapely.union_all([_wrapped(hole) for hole in holes]))
+
+
+def _goes_round(ring: Coordinates) -> bool:
+    """Whether the ring goes once round the Earth, and a pole with it."""
+    return bool(abs(ring[-1, 0] - ring[0, 0]) >= 180)
 
 
 def _brought_inside(hole: Coordinates, exterior: Coordinates) -> Coordinates:
@@ -197,16 +230,27 @@ def _brought_inside(hole: Coordinates, exterior: Coordinates) -> Coordinates:
     return np.stack([hole[:, 0] + 360 * turns, hole[:, 1]], axis=1)
 
 
-def _cut(polygon: shapely.Polygon) -> Iterator[tuple[shapely.Geometry, float]]:
-    """The pieces of the polygon between the antimeridians, and what brings each back to -180..180."""
-    west, _, east, _ = polygon.bounds
-    first, last = int((west + 180 + 1e-9) // 360), int((east + 180 - 1e-9) // 360)
-    if first == last:
-        yield polygon, -360.0 * first
-        return
+def _wrapped(ring: Coordinates) -> shapely.Geometry:
+    """What one ring bounds, between -180 and 180 degrees; what goes round the Earth reaches up to the pole."""
+    if _goes_round(ring):
+        pole = 90.0 if ring[:, 1].mean() > 0 else -90.0
+        ring = np.concatenate([ring, [[ring[-1, 0], pole], [ring[0, 0], pole], ring[0]]])
+    polygon = shapely.Polygon(ring)
     whole = polygon if polygon.is_valid else shapely.make_valid(polygon)
-    for turn in range(first, last + 1):
-        yield shapely.intersection(whole, shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)), -360.0 * turn
+    first, last = _turns(polygon)
+    worlds = [(turn, shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)) for turn in range(first, last + 1)]
+    # Together, for where a ring begins they may share a side.
+    return shapely.union_all([_moved(shapely.intersection(whole, world), -turn) for turn, world in worlds])
+
+
+def _turns(polygon: shapely.Polygon) -> tuple[int, int]:
+    """How many turns east of -180..180 the polygon begins and ends."""
+    west, _, east, _ = polygon.bounds
+    return int((west + 180 + 1e-9) // 360), int((east + 180 - 1e-9) // 360)
+
+
+def _moved(geometry: shapely.Geometry, turns: int) -> shapely.Geometry:
+    return shapely.transform(geometry, lambda points: points + np.array([360.0 * turns, 0]))
 
 
 def _polygons_of(geometry: shapely.Geometry) -> list[shapely.Polygon]:

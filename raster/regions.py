@@ -39,7 +39,7 @@ class RegionsSummary(BaseModel):
     regions: int
     minimum_area: int
     dropped_pixels: int
-    """Pixels of a class that are in no polygon, since their component is too small."""
+    """Pixels of a class that are in no polygon: their component is too small, or has no place on the map."""
 
 
 _standing_by: list["subprocess.Popen[bytes]"] = []

@@ -16,6 +16,7 @@ fails (after a power failure, since nothing waits for the disk here) counts as n
 two attempts that race write the same bytes.
 """
 
+import io
 import json
 import zipfile
 import zlib
@@ -38,12 +39,14 @@ Arrays = dict[str, NDArray[Any]]
 
 _SLAB_ROWS = 64
 """Of open sums that are written at once: what is copied, summed up and written fits a processor's cache."""
+_PART_BYTES = 1 << 20
+"""Of a file of sums that are read at once."""
 
 
 @dataclass(frozen=True)
 class SeamShare:
     """Where the open sums of a block over a seam lie that are not all 0: of its share of the seam, the row and column
-    of the first. With their checksum (CRC-32)."""
+    of the first. With the checksum (CRC-32) of the file that holds them."""
 
     y: int
     x: int
@@ -121,9 +124,11 @@ class Canvas:
         if not len(rows):
             return None
         sums = sums[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        checksum = 0
+        head = io.BytesIO()
+        np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(sums))
+        checksum = zlib.crc32(head.getvalue())
         with whole_file(self._sums(block, seam), durable=False) as partial, partial.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(sums))
+            file.write(head.getvalue())
             for channel in sums:
                 for start in range(0, len(channel), _SLAB_ROWS):
                     slab = np.ascontiguousarray(channel[start : start + _SLAB_ROWS])
@@ -132,16 +137,20 @@ class Canvas:
         return SeamShare(int(rows[0]), int(columns[0]), checksum)
 
     def sums(self, block: Block, seam: str) -> NDArray[np.float32]:
-        """What `commit_sums` kept, as it lies on the disk; nobody looks at its checksum. Raises OSError, ValueError."""
+        """What `commit_sums` kept, as it lies on the disk; nobody looks at its checksum (`holds_sums`)."""
         kept: NDArray[np.float32] = np.load(self._sums(block, seam), mmap_mode="r", allow_pickle=False)
         return kept
 
     def holds_sums(self, block: Block, seam: str, checksum: int) -> bool:
         """Whether the block's open sums over the seam are there, and whole."""
+        found = 0
         try:
-            return zlib.crc32(self.sums(block, seam).data) == checksum
-        except (OSError, ValueError):
+            with self._sums(block, seam).open("rb") as file:
+                while part := file.read(_PART_BYTES):
+                    found = zlib.crc32(part, found)
+        except OSError:
             return False
+        return found == checksum
 
     def drop_sums(self, block: Block, seams: Iterable[str]) -> None:
         for seam in seams:

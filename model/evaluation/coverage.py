@@ -5,6 +5,7 @@ Letters: B blocks, K classes.
 """
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -168,11 +169,20 @@ def nodes_key(predictor: Predictor, pair: Pair, data: Data, overlap: float) -> s
     """Names all that an image's nodes depend on; F_theta and what the card says of training are no part of it."""
     card = predictor.card.model_dump_json(include={"network", "patch_size", "fovs", "mapping", "input"})
     described = f"{card} {pair} {data.model_dump_json()} {dates_of(pair)} {overlap}"
-    digest = hashlib.sha256(described.encode())
-    # As the bundle has them: the predictor's own network keeps its weights in forms that have no bytes.
-    for name, tensor in sorted(load_networks(predictor.bundle)[0].state_dict().items()):
+    weights = _digest_of_weights(predictor.bundle.directory, predictor.bundle.sha256)
+    return hashlib.sha256(described.encode() + weights).hexdigest()[:24]
+
+
+@functools.lru_cache(maxsize=1)
+def _digest_of_weights(directory: Path, sha256: str) -> bytes:
+    """Of the network of the bundle there, whose digest is `sha256`: once for all images.
+
+    As the bundle has them: a predictor's network keeps its weights in forms that have no bytes.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_networks(load_bundle(directory))[0].state_dict().items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()[:24]
+    return digest.digest()
 
 
 def _prepared(entry: Entry, pair: Pair, predictor: Predictor, plan: Plan, folder: Path, report: Report) -> CoveredImage:

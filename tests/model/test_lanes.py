@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from model.lanes import Lanes, ahead
+from model.lanes import Lanes, ahead, threads_of_a_lane
 
 CPU = torch.device("cpu")
 
@@ -76,12 +76,17 @@ def test_the_lanes_of_a_cpu_share_out_its_threads_and_give_them_back(four_thread
     assert torch.get_num_threads() == 4
 
 
-def test_lanes_share_many_cores_evenly(four_threads):
-    torch.set_num_threads(9)
+@pytest.mark.parametrize(
+    ("cores", "count", "share"), [(1, 1, 1), (5, 4, 1), (6, 3, 2), (7, 3, 2), (8, 4, 2), (9, 3, 3), (16, 4, 4)]
+)
+def test_lanes_share_many_cores_evenly_and_leave_few_over(four_threads, cores, count, share):
+    torch.set_num_threads(cores)
     with Lanes(CPU) as lanes:
-        assert lanes.count == 4
-        assert [found for _, found in lanes.map(lambda task: torch.get_num_threads(), range(3))] == [2] * 3
-    assert torch.get_num_threads() == 9
+        assert lanes.count == count
+        assert [found for _, found in lanes.map(lambda task: torch.get_num_threads(), range(3))] == [share] * 3
+    assert torch.get_num_threads() == cores
+    with threads_of_a_lane():
+        assert torch.get_num_threads() == share
 
 
 def test_another_device_works_in_the_thread_that_asks_and_not_ahead():

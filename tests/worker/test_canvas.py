@@ -34,6 +34,24 @@ def test_of_open_sums_only_what_windows_reach_is_kept(canvas, rows, columns):
     assert not canvas.holds_sums(BLOCK, "1-2", share.checksum ^ 1)
 
 
+@pytest.mark.parametrize("damage", ["empty", "half", "zeroed", "header", "gone"])
+def test_sums_that_a_power_failure_damaged_are_not_held(canvas, damage):
+    share = canvas.commit_sums(BLOCK, "1-2", sums_over(slice(0, 90), slice(0, 50)))
+    [path] = (canvas.directory / "sums").iterdir()
+    whole = path.read_bytes()
+    after = {
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "zeroed": bytes(len(whole)),
+        "header": whole[:12] + b"(" + whole[13:],
+    }
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(after[damage])
+    assert not canvas.holds_sums(BLOCK, "1-2", share.checksum)
+
+
 def test_sums_that_are_0_everywhere_leave_no_file(canvas):
     assert canvas.commit_sums(BLOCK, "1-2", np.zeros((3, 90, 50), np.float32)) is None
     assert not any((canvas.directory / "sums").iterdir())
