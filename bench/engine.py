@@ -2,13 +2,13 @@
 accelerator. Each of these runs in a process of its own, which holds what it needs between calls.
 """
 
+import contextlib
 import copy
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -93,8 +93,8 @@ class _Recorder(Predictor):
         self.batches.append(copy.deepcopy(batch))
 
 
-_recorded: tuple[Predictor, list[PatchBatch]]
-"""Changes with `record`, for `forward`."""
+_recorded: tuple[Predictor, Predictor, list[PatchBatch]]
+"""For `forward` and `forward_split`, whose weights are laid out for other numbers of threads; changes with `record`."""
 
 
 def record(image: Path, bundle: Path, out: Path, options: dict[str, Any]) -> int:
@@ -102,16 +102,19 @@ def record(image: Path, bundle: Path, out: Path, options: dict[str, Any]) -> int
     global _recorded  # noqa: PLW0603
     recorder = _with(_Recorder, image, bundle, out, options)[0]
     predictor = Predictor(load_bundle(bundle), torch.device("cpu"))
+    with patch("model.predictor.threads_of_a_lane", contextlib.nullcontext):
+        split = Predictor(load_bundle(bundle), torch.device("cpu"))
     torch.set_num_threads(cores())
-    _recorded = predictor, recorder.batches
+    _recorded = predictor, split, recorder.batches
     for batch in recorder.batches[:2]:
         predictor.scores(batch)
+        split.scores(batch)
     return sum(batch.count for batch in recorder.batches)
 
 
 def forward() -> dict[str, float]:
     """All recorded batches through the network as in the engine: normalisation and softmax included, no stitching."""
-    predictor, batches = _recorded
+    predictor, _, batches = _recorded
     with Stopwatch() as spent, Lanes(predictor.device) as lanes:
         for _ in lanes.map(predictor.scores, batches):
             pass
@@ -120,7 +123,7 @@ def forward() -> dict[str, float]:
 
 def forward_split() -> dict[str, float]:
     """As `forward`, but one batch after the other, each layer of it split among the cores, as torch does by itself."""
-    predictor, batches = _recorded
+    _, predictor, batches = _recorded
     with Stopwatch() as spent:
         for batch in batches:
             predictor.scores(batch)
@@ -251,11 +254,11 @@ def decode(image: Path, bundle: Path, out: Path) -> dict[str, Any]:
     card = load_bundle(bundle).card
     masks = needed(out, card)
     ref = ImageRef(image)
-    with closing(open_image(ref)) as opened:
+    with contextlib.closing(open_image(ref)) as opened:
         fitted = fit(opened.info, card, SegmentOptions())
     with Stopwatch() as spent:
         source = Source(lambda: open_image(ref), fitted.bands.convert, fill_colour(card.input), _CACHE_BYTES)
-        with closing(source), ThreadPoolExecutor(cores()) as readers:
+        with contextlib.closing(source), ThreadPoolExecutor(cores()) as readers:
             planes = [Plane(level.downsample) for level in source.info.levels]
             for _ in readers.map(lambda window: source.read(planes[window[0]], window[1]), _windows(source, masks)):
                 pass
