@@ -12,7 +12,7 @@ from model.training.checkpoints import Checkpoints
 from model.training.config import TrainConfig
 from model.training.devices import Place
 from model.training.journal import Journal, telling
-from model.training.stream import stream
+from model.training.stream import loaders_watched, stream
 
 __all__ = ["Learner", "Plan", "fit"]
 
@@ -94,7 +94,7 @@ def _go_on(
     cuda = place.device.type == "cuda"
     keys = plan.keys(start, place)
     samples = stream(plan.samples, keys, plan.gather, loaders=config.loaders, pin=cuda)
-    with telling(plan.name, start, plan.steps) as told:
+    with loaders_watched(), telling(plan.name, start, plan.steps) as told:
         for step, sample in enumerate(samples, start):
             # Dropout is the only chance in an update that does not come with the samples.
             torch.manual_seed(config.seed * 1_000_003 + step * place.world + place.rank)

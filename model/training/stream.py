@@ -1,14 +1,15 @@
 """Samples from loader processes, in order, cut out ahead of the network."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, WorkerLost
 
-__all__ = ["stream"]
+__all__ = ["loaders_watched", "stream"]
 
 Sampled = TypeVar("Sampled")
 _AHEAD = 2
@@ -62,6 +63,20 @@ def stream(
         if isinstance(minibatch, _Refusal):
             raise minibatch.kind(minibatch.message, hint=minibatch.hint)
         yield minibatch
+
+
+@contextlib.contextmanager
+def loaders_watched() -> Iterator[None]:
+    """Raises WorkerLost if a loader process was killed: torch then interrupts whatever the main thread does."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerLost(
+            f"a process that reads images ahead of the network has ended: {error}",
+            hint="the same command goes on from the last checkpoint; if memory ran out, ask for fewer `loaders` first",
+        ) from error
 
 
 def _alone(_: int) -> None:
