@@ -47,7 +47,7 @@ BandsOption = Annotated[str | None, typer.Option("--bands", metavar="4,3,2", hel
 RescaleOption = Annotated[
     str | None, typer.Option("--rescale", metavar="LO,HI", help="Source values that become 0 and 255.")
 ]
-MaskDownsampleOption = Annotated[int, typer.Option("--mask-downsample", help="1, 2, 4, 8…: a smaller mask.")]
+MaskDownsampleOption = Annotated[int, typer.Option("--mask-downsample", help="1, 2, 4, 8, … 1024: a smaller mask.")]
 TissueMaskOption = Annotated[
     bool, typer.Option("--tissue-mask/--no-tissue-mask", help="Skip the empty background of slides.")
 ]

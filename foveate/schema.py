@@ -229,6 +229,11 @@ class StoredImage(Wire):
 # --- options of a segmentation (design 4.1 and 4.3) ------------------------------------------------------------------
 
 
+_COARSEST_MASK = 1024
+_FARTHEST = 2.0**40
+"""Level-0 pixels."""
+
+
 class SegmentOptions(Wire):
     """What the user may choose about one segmentation; the machine's own options are not here."""
 
@@ -261,14 +266,16 @@ class SegmentOptions(Wire):
     @field_validator("mask_downsample")
     @classmethod
     def _power_of_two(cls, value: int) -> int:
-        if value < 1 or value & (value - 1):
-            raise ValueError(f"{value} is not 1, 2, 4, 8, …")
+        if not 1 <= value <= _COARSEST_MASK or value & (value - 1):
+            raise ValueError(f"{value} is not 1, 2, 4, 8, … {_COARSEST_MASK}")
         return value
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
         if self.roi is not None and (self.roi[2] <= 0 or self.roi[3] <= 0):
             raise ValueError(f"roi {self.roi} has no area")
+        if self.roi is not None and max(map(abs, self.roi)) > _FARTHEST:
+            raise ValueError(f"roi {self.roi} is not a place in any image")
         if self.rescale is not None and self.rescale[0] >= self.rescale[1]:
             raise ValueError(f"rescale {self.rescale} is upside down")
         return self

@@ -42,6 +42,10 @@ _WITH_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE", "GDAL_PAM_ENABLED": "
 _T = TypeVar("_T")
 _BAND_NAMES = {"red", "green", "blue", "gray", "palette", "nir"}
 _CHECKED_JPEG_PIXELS = 2**26
+_RPC_ALONE = (
+    "its place on Earth is told by RPCs alone, which results do not carry: orthorectify it first (`gdalwarp -rpc`) "
+    "for a mask that lies on the map"
+)
 _levels: Verdicts[int] = Verdicts()
 """How many levels of a file show the same picture."""
 _OPENING = threading.Lock()
@@ -197,6 +201,7 @@ class RasterioImage:
             area_or_point=main.tags().get("AREA_OR_POINT") if placed else None,
             nodata=float(nodata) if nodata is not None and np.isfinite(nodata) else None,
             validity=self._validity(),
+            warnings=[] if placed or _again(lambda: main.rpcs) is None else [_RPC_ALONE],
         )
 
     def _validity(self) -> Any:
@@ -250,10 +255,21 @@ class RasterioImage:
 
 
 def open_quietly(path: Path, driver: str, **options: int) -> Any:
-    """The dataset through one pinned driver, without rasterio's warning that it has no place on Earth."""
+    """The dataset through one pinned driver, without rasterio's warning that it has no place on Earth.
+
+    Its own metadata may name another file, anywhere on the machine or the net, that GDAL would take for its overviews:
+    such an image is refused (ImageUnreadable).
+    """
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return rasterio.open(path, driver=driver, **options)
+        dataset = rasterio.open(path, driver=driver, **options)
+    if any(name.upper() == "OVERVIEW_FILE" for name in dataset.tags(ns="OVERVIEWS")):
+        dataset.close()
+        raise ImageUnreadable(
+            f"{path.name} has metadata that name another file as its overviews",
+            hint="Copy it without them (rio edit-info, gdal_edit.py), and make overviews of its own with gdaladdo.",
+        )
+    return dataset
 
 
 def reason(error: BaseException, path: Path) -> str:

@@ -109,9 +109,8 @@ def write_foveation(
     """Write foveation.tif: float32, one pixel a cell, NaN = not examined.
 
     mean_fov: (rows, columns), weighted mean FoV in 0..1 (paper, B.4). chosen: (rows, columns), index of the FoV from 1.
-    georeference: that of the cell grid, `image.regridded(x, y, stride, stride)`; cells that hang over the image's
-    border keep their whole side, so the raster may reach beyond the image, and each cell lies where it is.
-    Raises DiskFull.
+    georeference: that of the cells, which share out the ground of the mask evenly (design 2), so that where a border
+    cuts cells a pixel lies a part of a cell beside its own. Raises DiskFull.
     """
     bands = np.stack([mean_fov, chosen]).astype(np.float32)
     size = Size(bands.shape[2], bands.shape[1])

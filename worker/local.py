@@ -41,7 +41,7 @@ def segment(
     """
     if out.exists() and not overwrite:
         raise OutputExists(f"{out} exists already", hint="choose another --out, or say --overwrite")
-    ref = ImageRef(image.resolve())
+    ref = ImageRef(image.absolute())  # a link stays one: sidecars lie beside it
     with closing(open_image(ref)) as opened:
         info = opened.info
     directory, options = _bundle(info, options, catalog)

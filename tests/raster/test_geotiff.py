@@ -13,6 +13,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.rpc import RPC
 
 from foveate.errors import ImageLimits, ImageUnreadable, ImageUnsupported
 from raster.geometry import Region
@@ -253,6 +254,48 @@ class TestVrt:
         (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{item}</PAMDataset>")
         with closing(open_image(ImageRef(path))) as image:
             assert len(image.info.levels) == 1
+
+    @pytest.mark.parametrize("name", ["OVERVIEW_FILE", "overview_file"])
+    @pytest.mark.parametrize("sidecars", [False, True])
+    def test_named_by_its_own_metadata_is_refused(self, tmp_path: Path, name: str, sidecars: bool) -> None:
+        target = write(tmp_path / "target.tif", noise((1, 20, 20)))
+        path = write(tmp_path / "a.tif", noise((1, 40, 40)))
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(ns="OVERVIEWS", **{name: str(target)})
+        with pytest.raises(ImageUnreadable, match="name another file"):
+            open_image(ImageRef(path, sidecars=sidecars))
+
+    @pytest.mark.parametrize("hidden", ["OVERVIEW&#95;FILE", "overview_file"])
+    def test_a_name_in_disguise_is_not_followed(self, tmp_path: Path, hidden: str) -> None:
+        target = write(tmp_path / "target.tif", noise((1, 20, 20)))
+        path = write(tmp_path / "a.tif", noise((1, 40, 40)))
+        item = f'<Metadata domain="OVERVIEWS"><MDI key="{hidden}">{target}</MDI></Metadata>'
+        (tmp_path / "A.TIF.AUX.XML").write_text(f"<PAMDataset>{item}</PAMDataset>")
+        with closing(open_image(ImageRef(path))) as image:
+            assert len(image.info.levels) == 1
+            assert any("A.TIF.AUX.XML" in note for note in image.info.warnings)
+
+
+@pytest.mark.parametrize(("image", "world"), [("A.TIF", "A.TFW"), ("B.TIF", "B.tfw"), ("c.tif", "c.TFW")])
+def test_a_world_file_counts_whatever_the_case_of_its_name(tmp_path: Path, image: str, world: str) -> None:
+    path = write(tmp_path / image, noise((3, 30, 40)), crs=None, transform=None)
+    (tmp_path / world).write_text("2\n0\n0\n-2\n500001\n3999999\n")
+    with closing(open_image(ImageRef(path))) as opened:
+        assert list(opened.info.transform or ()) == [2, 0, 500_000, 0, -2, 4_000_000]
+        assert any(world in note for note in opened.info.warnings)
+
+
+def test_rpcs_alone_are_no_place_and_said_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", noise((3, 30, 40)), crs=None, transform=None)
+    coefficients = [1.0] + [0.0] * 19
+    rpcs = RPC(0, 100, 15, 15, coefficients, coefficients, 10, 1, 20, 20, coefficients, coefficients, 50, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "r+") as dataset:
+            dataset.rpcs = rpcs
+    with closing(open_image(ImageRef(path))) as image:
+        assert image.info.transform is None
+        assert any("orthorectify" in note for note in image.info.warnings)
 
 
 def test_world_file_places_a_picture_only_with_sidecars(tmp_path: Path) -> None:

@@ -70,6 +70,20 @@ def digests(out: Path) -> dict[str, str]:
     return {name: entry["sha256"] for name, entry in files.items()}
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_beside_a_link_lies_what_belongs_to_it(tmp_path):
+    """As git-annex and DVC keep large files: elsewhere, under another name."""
+    (tmp_path / "store").mkdir()
+    write_image(tmp_path / "store" / "0a1b2c", np.full((300, 200, 3), 9, np.uint8), transform=None)
+    (tmp_path / "a.tif").symlink_to(tmp_path / "store" / "0a1b2c")
+    (tmp_path / "a.tfw").write_text("2\n0\n0\n-2\n500001\n3999999\n")
+    bundle = make_bundle(tmp_path / "e", name="e", kind="any", spacing=None)
+    out = tmp_path / "out"
+    assert run(["segment", str(tmp_path / "a.tif"), "--out", str(out), "--model", str(bundle)]) == 0
+    with rasterio.open(out / "mask.tif") as mask:
+        assert list(mask.transform)[:6] == [2, 0, 500_000, 0, -2, 4_000_000]
+
+
 def test_the_directory_of_a_finished_run_stands_for_its_bundle(tmp_path, capsys):
     image = write_image(tmp_path / "i.tif", np.zeros((90, 90, 3), np.uint8))
     trained, out = tmp_path / "runs" / "mode", tmp_path / "out"
