@@ -107,7 +107,8 @@ class Client:
             following = next((link["href"] for link in page["links"] if link["rel"] == "next"), None)
             if following is None:
                 return found
-            page = self._json("GET", following)
+            # Only what the link asks for: behind a proxy its address may be another, and unencrypted.
+            page = self._json("GET", "/jobs", params=dict(httpx.URL(following).params))
 
     def wait(
         self, job_id: str, on_progress: Callable[[StatusInfo], None] | None = None, *, every: float = 0.5
@@ -214,7 +215,7 @@ class Client:
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
-    if not response.is_error:
+    if response.is_success:
         return response
     try:
         problem = response.json()

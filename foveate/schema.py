@@ -18,7 +18,7 @@ NODATA = 255
 
 DEVICES = "auto, cpu, cuda or cuda:N"
 _DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
-_POLICY = re.compile(r"^(mean|mode|gumbel|average|ensemble|fixed:[1-9]\d*|random(:\d+)?)$")
+_POLICY = re.compile(r"mean|mode|gumbel|average|ensemble|fixed:[1-9]\d*|random(:\d+)?")
 
 
 class Wire(BaseModel):
@@ -149,7 +149,7 @@ class BundleCard(Wire):
 
 def checked_policy(value: str) -> str:
     """`value` itself if it names a policy (design 4.1); ValueError otherwise."""
-    if not _POLICY.match(value):
+    if not _POLICY.fullmatch(value):
         raise ValueError(f"{value!r} is no policy: mean, mode, gumbel, fixed:K, average, random[:SEED] or ensemble")
     return value
 

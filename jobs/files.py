@@ -191,17 +191,18 @@ class FileStore:
         with _locked(_lock_file(directory), fcntl.LOCK_SH):
             with disk_errors(directory):
                 directory.mkdir(exist_ok=True)
+            _lock_file(directory).touch()  # for a worker that is killed touches it no more
             try:
                 yield directory
             finally:
                 _lock_file(directory).touch()
 
     def idle_canvases(self, before: datetime) -> list[str]:
-        """Digests of the canvases that nobody has let go of since `before`; one may be held at this moment."""
+        """Digests of the canvases that nobody took, let go of or wrote to since `before`; one may be held now."""
         idle = []
         for lock in self.canvases.glob("*.lock"):
             with suppress(FileNotFoundError):  # another sweeper was faster
-                if lock.stat().st_mtime < before.timestamp():
+                if _last_used(lock) < before.timestamp():
                     idle.append(lock.stem)
         return idle
 
@@ -263,6 +264,13 @@ def _safe(name: str) -> str:
 
 def _lock_file(directory: Path) -> Path:
     return directory.with_name(directory.name + ".lock")
+
+
+def _last_used(lock: Path) -> float:
+    """When a canvas was last taken or let go of, or a file appeared in it; seconds since the epoch."""
+    directory = lock.with_suffix("")
+    parts = [directory, *directory.iterdir()] if directory.is_dir() else []
+    return max(path.stat().st_mtime for path in (lock, *parts))
 
 
 @contextmanager

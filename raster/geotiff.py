@@ -179,6 +179,11 @@ class RasterioImage:
         crs = _again(lambda: main.crs) or gcp_crs
         wkt = crs.to_wkt() if crs else None
         transform = None if main.transform.is_identity else main.transform
+        if not np.isfinite([*(transform or ()), *(side for p in gcps for side in (p.col, p.row, p.x, p.y))]).all():
+            raise ImageUnreadable(
+                f"{self._path.name} has a georeference with numbers that are not finite",
+                hint="Give it a place again (gdal_edit.py -a_ullr …), or take it away (-unsetgt).",
+            )
         spacing = ground_spacing(main.width, main.height, transform, gcps, wkt)
         placed = bool(crs or transform or gcps)
         if not placed and self._header is not None:

@@ -5,8 +5,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from foveate.errors import ImageError
+import tifffile
+
 from raster.content import Content, content_of
+
+_GDAL_ENDS = (".ovr", ".msk", ".aux.xml", ".aux")
+_GDAL_METADATA = 42112
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,7 @@ def find_sidecars(path: Path) -> Sidecars:
     """
     stem, suffix = path.stem, path.suffix
     worlds = [f"{suffix[:2]}{suffix[-1:]}w", f"{suffix}w", ".wld"] if suffix else [".wld"]
-    candidates = [path.name + end for end in (".ovr", ".msk", ".msk.ovr", ".ovr.msk", ".aux.xml")]
-    candidates += [stem + end for end in [*worlds, ".aux", ".tab"]]
-    present = [one for one in _beside(path, candidates) if one.is_file()]
+    present = [one for one in _beside(path, [stem + end for end in [*worlds, ".aux", ".tab"]]) if one.is_file()]
     foreign = [one.name for one in present if not _harmless(one)]
     if foreign:
         return Sidecars(warnings=(f"{', '.join(foreign)} could name other files: no file beside the image is read",))
@@ -43,23 +45,35 @@ def names_other_files(metadata: bytes) -> bool:
 
 
 def _beside(path: Path, names: list[str]) -> list[Path]:
-    """What is called so in the image's folder, in the order of `names`, whatever the case of its letters."""
-    order = {name.lower(): place for place, name in reversed(list(enumerate(names)))}
+    """What is called so in the image's folder, and its overviews, masks and metadata, and theirs; whatever the case."""
+    wanted, own = {name.lower() for name in names}, f"{path.name.lower()}."
     try:
-        found = [entry.name for entry in os.scandir(path.parent) if entry.name.lower() in order]
+        there = [entry.name for entry in os.scandir(path.parent)]
     except OSError:
         return []
-    return [path.with_name(name) for name in sorted(found, key=lambda name: (order[name.lower()], name))]
+    found = [
+        name
+        for name in there
+        if name.lower() in wanted or (name.lower().startswith(own) and name.lower().endswith(_GDAL_ENDS))
+    ]
+    return [path.with_name(name) for name in sorted(found)]
+
+
+def _metadata_of(path: Path) -> list[bytes]:
+    """GDAL's metadata in all directories of a TIFF."""
+    with tifffile.TiffFile(path, _multifile=False) as file:
+        tags = [tag for page in file.pages for tag in page.aspage().tags.getall(_GDAL_METADATA) or []]
+        return [value if isinstance(value, bytes) else str(value).encode() for value in (tag.value for tag in tags)]
 
 
 def _harmless(path: Path) -> bool:
     name = path.name.lower()
     try:
         if name.endswith((".ovr", ".msk")):
-            return content_of(path) is Content.TIFF
+            return content_of(path) is Content.TIFF and not any(map(names_other_files, _metadata_of(path)))
         if name.endswith(".aux.xml"):
             return not names_other_files(path.read_bytes())
         return not name.endswith(".aux")
-    except (OSError, ImageError):
+    except Exception:
         # What cannot be read could name anything; the warning says so.
         return False

@@ -40,6 +40,8 @@ VENDORS = frozenset(
 _OPAQUE = frozenset({"aperio", "hamamatsu", "huron", "philips-tiff"})
 """Vendors whose every pixel is data; others leave parts of the canvas unscanned, which OpenSlide shows see-through."""
 _FALLBACK_TILE = 256
+_PIXEL_BYTES = 4
+_LARGEST_INDEX = 1 << 20
 _T = TypeVar("_T")
 
 
@@ -58,9 +60,12 @@ def open_file(path: Path, *, sidecars: bool, limits: Limits) -> RasterImage:
     `sidecars` changes nothing: the files that a MIRAX or DICOM slide consists of are the slide.
     """
     main = _main_file(path)
+    _check_index(path, main)
     image = SlideImage(path, lambda: openslide.OpenSlide(str(main)))
     try:
         limits.check_size(path, image.info.width, image.info.height, len(image.info.bands))
+        for level in image.info.levels:
+            limits.check_block(path, *level.tile, _PIXEL_BYTES)
     except BaseException:
         image.close()
         raise
@@ -167,6 +172,20 @@ def _main_file(path: Path) -> Path:
     if len(slides) != 1:
         raise unsupported(path, f"the folder holds {len(slides)} slides of several files, where one is wanted")
     return slides[0]
+
+
+def _check_index(path: Path, main: Path) -> None:
+    """Refuse a slide whose index (VMS, VMU, MIRAX) names files outside its own folder: OpenSlide would open them."""
+    index = main.with_suffix("") / "Slidedat.ini" if main.suffix.lower() == ".mrxs" else main
+    if not index.is_file() or index.stat().st_size > _LARGEST_INDEX:
+        return  # no text
+    for line in index.read_bytes().decode("latin-1").splitlines():
+        name = line.partition("=")[2].strip()
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ImageUnreadable(
+                f"{path.name} names a file outside its own folder: {name}",
+                hint="Keep all files of the slide in one folder, and name them without a path.",
+            )
 
 
 def _reason(error: BaseException, path: Path) -> str:

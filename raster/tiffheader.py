@@ -70,7 +70,7 @@ def _check_directories(path: Path) -> None:
         offset, seen = int.from_bytes(head[start : start + offset_bytes], order), set[int]()
         while offset and offset not in seen and len(seen) < _MOST_DIRECTORIES:
             seen.add(offset)
-            file.seek(offset)
+            file.seek(min(offset, size))
             count = int.from_bytes(file.read(count_bytes), order)
             end = offset + count_bytes + count * entry_bytes + offset_bytes
             if end > size:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     After an exception neither name is left behind (an older file of the same name stays). Not `durable`: the disk may
     lag behind, for files whose readers notice what a power failure did to them. Raises DiskFull.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not the process's number: two containers may have the same.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         yield partial
         if durable:

@@ -29,6 +29,8 @@ __all__ = ["MAX_MEMBERS", "MAX_RATIO", "is_zip", "unpack_slide"]
 
 
 _LONGEST = 255
+_LONGEST_PATH, _DEEPEST = 1024, 32
+"""Characters and folders of a member's path."""
 """Bytes of a file's name, on every file system in use."""
 
 
@@ -84,7 +86,10 @@ def _check_directory(file: BinaryIO) -> None:
         raise zipfile.BadZipFile("it has no end record")
     count, length = struct.unpack_from("<HI", tail, at + 10)
     if tail[max(0, at - 20) : at].startswith(b"PK\x06\x07"):  # a zip64 archive has a second, larger record
-        file.seek(struct.unpack_from("<Q", tail, at - 12)[0])
+        place = struct.unpack_from("<Q", tail, at - 12)[0]
+        if place != size - len(tail) + at - 20 - 56:  # zipfile takes what lies there for it, wherever this one points
+            raise zipfile.BadZipFile("its second end record is out of place")
+        file.seek(place)
         count, length = struct.unpack_from("<32xQQ", file.read(56))
     if count > MAX_MEMBERS or length > _DIRECTORY_LIMIT:
         raise UploadInvalid(f"the zip archive has {count} members, and {MAX_MEMBERS} are allowed", hint=_HINT)
@@ -123,10 +128,13 @@ def _checked_path(info: zipfile.ZipInfo) -> PurePosixPath:
         raise UploadInvalid("the zip archive holds a link or a special file", hint=_HINT)
     if info.flag_bits & 1 or info.compress_type not in _METHODS:
         raise UploadInvalid("the zip archive is encrypted, or compressed in an unusual way", hint=_HINT)
+    if len(info.filename) > _LONGEST_PATH:
+        raise UploadInvalid("a member of the zip archive has a path that is too long", hint=_HINT)
     path = PurePosixPath(info.filename)
     plain = all(
         _PART.fullmatch(part) and not part.startswith(".") and len(part.encode()) <= _LONGEST for part in path.parts
     )
+    plain = plain and 1 <= len(path.parts) <= _DEEPEST
     if path.is_absolute() or "\\" in info.orig_filename or not plain:
         raise UploadInvalid("a member of the zip archive has an absolute, hidden, upward, odd or long path", hint=_HINT)
     return path
@@ -156,6 +164,8 @@ def _entry(content: Path, paths: Sequence[PurePosixPath]) -> str:
     top = [path for path in paths if len(path.parts) == 1]
     mirax = [path for path in top if path.suffix.lower() == ".mrxs"]
     if len(mirax) == 1 and (content / mirax[0].stem).is_dir():
+        if mirax[0].stem != "slide" and (content / "slide").exists():
+            raise UploadInvalid("the zip archive holds another folder beside the slide's, called slide", hint=_HINT)
         (content / mirax[0]).rename(content / "slide.mrxs")
         (content / mirax[0].stem).rename(content / "slide")
         return "slide.mrxs"
@@ -163,8 +173,11 @@ def _entry(content: Path, paths: Sequence[PurePosixPath]) -> str:
     if len(hamamatsu) == 1:
         return str(hamamatsu[0])  # it names its neighbours, so all of them keep their names
     if all(_is_dicom(content / path) for path in paths):
-        for number, path in enumerate(sorted(paths)):
-            (content / path).rename(content / f"instance-{number:05}.dcm")
+        numbered = [(path, f"instance-{number:05}.dcm") for number, path in enumerate(sorted(paths))]
+        for path, name in numbered:  # first to names that no member can have, for one may have another's
+            (content / path).rename(content / f".{name}")
+        for _, name in numbered:
+            (content / f".{name}").rename(content / name)
         return "."
     raise UploadInvalid(
         f"the {len(paths)} files of the zip archive are no slide that is known here",

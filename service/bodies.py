@@ -1,6 +1,6 @@
 """The body of an upload as one stream of bytes, whether it came raw or as the file of a multipart form."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import PureWindowsPath
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _FIELDS_LIMIT = 64 << 10
 """Bytes of a form's headers and other fields."""
+_LONGEST_HEADER = 4096
 
 __all__ = ["Body", "open_body"]
 
@@ -39,8 +40,8 @@ async def open_body(request: Request, name: str | None) -> Body:
     content_type = _parameters(request.headers.get("content-type", ""))
     if content_type.get_content_type() != "multipart/form-data":
         disposition = _parameters(request.headers.get("content-disposition", ""))
-        return Body(_display_name(name or disposition.get_filename()), declared, request.stream())
-    boundary = content_type.get_boundary()
+        return Body(_display_name(name or _decoded(disposition.get_filename)), declared, request.stream())
+    boundary = _decoded(content_type.get_boundary)
     if boundary is None:
         raise _form_error("the multipart form has no boundary")
     part = _FilePart()
@@ -101,7 +102,7 @@ def _callbacks(part: _FilePart) -> "MultipartCallbacks":
         part.header = b""
 
     def on_headers_finished() -> None:
-        filename = _parameters(part.disposition.decode("utf-8", "replace")).get_filename()
+        filename = _decoded(_parameters(part.disposition.decode("utf-8", "replace")).get_filename)
         if filename is None:
             return
         if part.filename is not None:
@@ -149,10 +150,20 @@ def _content_length(request: Request) -> int | None:
 
 def _parameters(header: str) -> Message:
     """A structured header; Message decodes RFC 2231 names such as filename*=UTF-8''…"""
+    if len(header) > _LONGEST_HEADER:  # Message takes seconds for what is long and odd
+        raise _form_error(f"a header has more than {_LONGEST_HEADER} characters")
     message = Message()
     kind = "Content-Type" if "/" in header.partition(";")[0] else "Content-Disposition"
     message[kind] = header.replace("\r", " ").replace("\n", " ")
     return message
+
+
+def _decoded(parameter: Callable[[], str | None]) -> str | None:
+    """What a header says; in a character set that there is."""
+    try:
+        return parameter()
+    except (LookupError, ValueError) as error:
+        raise _form_error(f"a header cannot be decoded: {error}") from error
 
 
 def _display_name(name: str | None) -> str:

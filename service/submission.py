@@ -73,7 +73,10 @@ def _image_id(value: object, base: str) -> str:
 
 
 def _linked_id(href: str, base: str) -> str:
-    link = urlsplit(href)
+    try:
+        link = urlsplit(href)
+    except ValueError as error:
+        raise OptionInvalid(f"image: {href!r} is no link: {error}", hint="send the id of an upload") from error
     folder, _, image_id = link.path.rpartition("/")
     ours = link.netloc in ("", urlsplit(base).netloc) and folder.endswith("/images")
     if not ours or not image_id:

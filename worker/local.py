@@ -39,8 +39,7 @@ def segment(
     `memory_gb`, `batch` and `block`. Work lies in `out`.partial, which goes when all is well. Raises OutputExists for a
     complete `out` without `overwrite`.
     """
-    if out.exists() and not overwrite:
-        raise OutputExists(f"{out} exists already", hint="choose another --out, or say --overwrite")
+    _check_out(image, out, overwrite=overwrite)
     ref = ImageRef(image.absolute())  # a link stays one: sidecars lie beside it
     with closing(open_image(ref)) as opened:
         info = opened.info
@@ -105,6 +104,19 @@ def _own(partial: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _check_out(image: Path, out: Path, *, overwrite: bool) -> None:
+    """Raises OutputExists where `out` may not be replaced: without a word, or because it is something else."""
+    if not out.exists():
+        return
+    if not overwrite:
+        raise OutputExists(f"{out} exists already", hint="choose another --out, or say --overwrite")
+    replaceable = (out / "manifest.json").is_file() or not (out.is_dir() and any(out.iterdir()))
+    if not out.is_dir() or not replaceable or image.absolute().is_relative_to(out.absolute()):
+        raise OutputExists(
+            f"{out} is no result of an earlier run, or holds the image: it is not replaced", hint="choose another --out"
+        )
+
+
 def _publish(made: Path, out: Path) -> None:
     """Put the finished directory in the place of `out`; an older result stays whole until the new one is there."""
     sync_tree(made)
@@ -114,6 +126,14 @@ def _publish(made: Path, out: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
+        _remove(older)  # which an interruption may have left
         out.rename(older)
         made.rename(out)
-        shutil.rmtree(older) if older.is_dir() else older.unlink()
+        _remove(older)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

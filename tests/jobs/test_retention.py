@@ -30,14 +30,18 @@ def test_abandoned_work_goes_and_the_rest_stays(store: JobStore, files: FileStor
         directory.mkdir(exist_ok=True)
         age(directory, ABANDONED.total_seconds() + 60)
     (slow / "content" / "image.tif").write_bytes(b"still arriving")
-    for digest in ("idle", "fresh", "held"):
-        with files.held_canvas(digest):
-            pass
+    long_ago = ABANDONED.total_seconds() + 60
+    for digest in ("idle", "fresh", "held", "killed"):
+        with files.held_canvas(digest) as canvas:
+            (canvas / "blocks").mkdir()
         if digest != "fresh":
-            age(files.canvases / f"{digest}.lock", ABANDONED.total_seconds() + 60)
+            age(files.canvases / f"{digest}.lock", long_ago)
+            age(files.canvases / digest, long_ago)
+    (files.canvases / "killed" / "blocks" / "0-0.labels.npz").touch()  # a worker that never let go
     with files.held_canvas("held"):
+        age(files.canvases / "held.lock", long_ago)
         Retention(store, files, None).sweep()
-        assert sorted(path.name for path in files.canvases.glob("*.lock")) == ["fresh.lock", "held.lock"]
+        assert sorted(path.stem for path in files.canvases.glob("*.lock")) == ["fresh", "held", "killed"]
     assert list(files.incoming.iterdir()) == [slow]
     assert [path.name for path in files.jobs.iterdir()] == [live.id]
 
