@@ -185,7 +185,11 @@ class Client:
         self._send("GET", "/readyz")
 
     def _json(self, method: str, path: str, **request: Any) -> Any:
-        return self._send(method, path, **request).json()
+        response = self._send(method, path, **request)
+        try:
+            return response.json()
+        except ValueError:
+            return _foreign(response)  # it raises
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:

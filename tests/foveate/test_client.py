@@ -59,12 +59,25 @@ class _Liar(http.server.BaseHTTPRequestHandler):
         status, body = 200, json.dumps(links).encode()
         if self.path.endswith("mask.tif"):
             body = b"abc"
+        elif self.path.startswith("/jobs?"):
+            following = (
+                [] if "offset" in self.path else [{"rel": "next", "href": "http://elsewhere/jobs?offset=1&limit=1"}]
+            )
+            body = json.dumps({"jobs": [], "links": following}).encode()
+        elif self.path.startswith("/images"):
+            body = b"<html>log in first</html>"
         elif not self.path.endswith("results"):
             status, body = 502, b"<html>bad gateway</html>"
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_DELETE(self) -> None:
+        self.send_response(301)
+        self.send_header("Location", "https://elsewhere/")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -86,6 +99,17 @@ def test_liar_leaves_nothing_behind(liar: Client, tmp_path: Path, job: str, word
     with pytest.raises(Unexpected, match=words):
         liar.fetch(job, tmp_path / "out" / "here")
     assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
+
+
+def test_pages_are_asked_of_the_service_whatever_the_address_in_its_links(liar: Client) -> None:
+    assert liar.jobs() == []
+
+
+def test_a_redirect_or_a_page_is_no_success(liar: Client) -> None:
+    with pytest.raises(ServiceUnreachable, match="301 by no Foveate"):
+        liar.delete_image("x")
+    with pytest.raises(ServiceUnreachable, match="by no Foveate"):
+        liar.images()
 
 
 def test_answer_of_something_else(liar: Client) -> None:

@@ -265,6 +265,28 @@ class TestVrt:
         with pytest.raises(ImageUnreadable, match="name another file"):
             open_image(ImageRef(path, sidecars=sidecars))
 
+    @pytest.mark.parametrize("end", [".ovr.ovr", ".OVR.ovr", ".ovr.aux.xml", ".msk.aux.xml"])
+    def test_beside_what_is_beside_the_image_is_not_followed(self, tmp_path: Path, end: str) -> None:
+        target = write(tmp_path / "target.tif", noise((1, 20, 20)))
+        path = write(tmp_path / "a.tif", noise((1, 40, 40)))
+        item = f'<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{target}</MDI></Metadata>'
+        (tmp_path / f"a.tif{end}").write_bytes(
+            f"<PAMDataset>{item}</PAMDataset>".encode() if end.endswith("xml") else self.vrt(target)
+        )
+        with closing(open_image(ImageRef(path))) as image:
+            assert len(image.info.levels) == 1
+            assert any(f"a.tif{end}" in note for note in image.info.warnings)
+
+    def test_overviews_that_name_others_are_not_followed(self, tmp_path: Path) -> None:
+        target = write(tmp_path / "target.tif", noise((1, 10, 10)))
+        path = write(tmp_path / "a.tif", noise((1, 40, 40)))
+        beside = write(tmp_path / "a.tif.ovr", noise((1, 20, 20)))
+        with rasterio.open(beside, "r+") as dataset:
+            dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=str(target))
+        with closing(open_image(ImageRef(path))) as image:
+            assert len(image.info.levels) == 1
+            assert any("a.tif.ovr" in note for note in image.info.warnings)
+
     @pytest.mark.parametrize("hidden", ["OVERVIEW&#95;FILE", "overview_file"])
     def test_a_name_in_disguise_is_not_followed(self, tmp_path: Path, hidden: str) -> None:
         target = write(tmp_path / "target.tif", noise((1, 20, 20)))
@@ -283,6 +305,13 @@ def test_a_world_file_counts_whatever_the_case_of_its_name(tmp_path: Path, image
     with closing(open_image(ImageRef(path))) as opened:
         assert list(opened.info.transform or ()) == [2, 0, 500_000, 0, -2, 4_000_000]
         assert any(world in note for note in opened.info.warnings)
+
+
+@pytest.mark.parametrize("side", [float("nan"), float("inf")])
+def test_a_place_that_is_not_finite_is_refused(tmp_path: Path, side: float) -> None:
+    path = write(tmp_path / "a.tif", noise((3, 30, 40)), transform=Affine(side, 0, 1, 0, -1, 1))
+    with pytest.raises(ImageUnreadable):
+        open_image(ImageRef(path))
 
 
 def test_rpcs_alone_are_no_place_and_said_so(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.errors import ImageUnreadable
+from foveate.errors import ImageLimits, ImageUnreadable
+from raster import slide
 from raster.geometry import Region
 from raster.image import ImageRef, RasterImage, open_image
+from raster.limits import Limits
 from raster.slide import SlideImage, vendor_of
 from tests.raster.contract import ReaderContract, whole
 from tests.shared import DATA
@@ -53,6 +55,25 @@ class TestDicomFolder(ReaderContract):
         with closing(open_image(ImageRef(SLIDES / "dicom-camelyon"))) as image:
             assert image.info.spacing is not None
             assert (image.info.spacing.x, image.info.spacing.y) == (28.969, 28.968)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../other/a.jpg", "a/../../b.jpg"])
+@pytest.mark.parametrize("kind", ["mirax", "vms"])
+def test_a_slide_that_names_files_elsewhere_is_not_opened(tmp_path: Path, kind: str, name: str) -> None:
+    if kind == "mirax":
+        path, index = tmp_path / "a.mrxs", tmp_path / "a" / "Slidedat.ini"
+        path.write_bytes(b"\xff\xd8\xff")
+        index.parent.mkdir()
+    else:
+        path = index = tmp_path / "a.vms"
+    index.write_text(f"[Virtual Microscope Specimen]\nNoLayers = 1\nImageFile = {name}\n")
+    with pytest.raises(ImageUnreadable, match="outside its own folder"):
+        slide.open_file(path, sidecars=False, limits=Limits())
+
+
+def test_a_level_in_huge_tiles_is_not_opened() -> None:
+    with pytest.raises(ImageLimits, match="blocks of 240 x 240"):
+        slide.open_file(TestAperio.path, sidecars=False, limits=Limits(block_bytes=200_000))
 
 
 class FakeHandle:

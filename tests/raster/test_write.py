@@ -19,6 +19,7 @@ from foveate.schema import ClassCard
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.overviews import mode_halved
+from raster.whole_file import whole_file
 from raster.write import MaskWriter, write_foveation
 from tests.shared import DATA
 
@@ -268,3 +269,12 @@ def test_memory_does_not_follow_the_mask(tmp_path: Path) -> None:
         for side in ("2048", "16384")
     )
     assert large - small < 250
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    """In containers they may have the same process number."""
+    with whole_file(tmp_path / "a") as one, whole_file(tmp_path / "a") as other:
+        one.write_bytes(b"first")
+        other.write_bytes(b"second")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"first"

@@ -147,7 +147,16 @@ def pointing_before(raw: bytes) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("change", [flagged_as_utf8, pointing_before])
+def with_a_false_second_record(raw: bytes) -> bytes:
+    """A zip64 record that says little, away from where zipfile looks for one."""
+    at = raw.rindex(b"PK\x05\x06")
+    little = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, 50, 0)
+    much = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 10**6, 10**6, at, 0)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, at, 1)
+    return raw[:at] + little + much + locator + raw[at:]
+
+
+@pytest.mark.parametrize("change", [flagged_as_utf8, pointing_before, with_a_false_second_record])
 def test_archive_that_misleads_zipfile_is_refused(
     tmp_path: Path, content: Path, change: Callable[[bytes], bytes]
 ) -> None:
@@ -164,6 +173,25 @@ def test_paths_that_no_file_system_holds_are_refused(tmp_path: Path, content: Pa
     with pytest.raises(UploadInvalid, match=r"file and a folder|long path"):
         unpack_slide(archive_of(tmp_path, dict.fromkeys(names, b"x")), content, ROOM)
     assert files_in(content) == {}
+
+
+@pytest.mark.parametrize("name", ["a/" * 16_000 + "b", "/".join("a" * 40) + ".svs", "x" * 2000, "."])
+def test_paths_that_cost_more_than_they_say_are_refused(tmp_path: Path, content: Path, name: str) -> None:
+    with pytest.raises(UploadInvalid):
+        unpack_slide(archive_of(tmp_path, {name: b"x", "b.svs": b"y"}), content, ROOM)
+    assert files_in(content) == {}
+
+
+def test_a_dicom_series_keeps_instances_that_have_our_names(tmp_path: Path, content: Path) -> None:
+    members = {"DICOMDIR": DICOM + b"1", "instance-00000.dcm": DICOM + b"2"}
+    assert unpack_slide(archive_of(tmp_path, members), content, ROOM) == "."
+    assert files_in(content) == {"instance-00000.dcm": DICOM + b"1", "instance-00001.dcm": DICOM + b"2"}
+
+
+def test_a_folder_that_has_our_name_for_another_is_refused(tmp_path: Path, content: Path) -> None:
+    members = {"Doe.mrxs": b"m", "Doe/Slidedat.ini": b"s", "slide/x": b"d"}
+    with pytest.raises(UploadInvalid, match="called slide"):
+        unpack_slide(archive_of(tmp_path, members), content, ROOM)
 
 
 def test_wrong_checksum_is_refused(tmp_path: Path, content: Path) -> None:

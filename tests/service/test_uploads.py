@@ -93,6 +93,15 @@ def test_name_comes_from_content_disposition(service: Service) -> None:
     assert response.json()["info"]["name"] == "café.svs"
 
 
+@pytest.mark.usefixtures("unchanged")
+def test_an_index_that_names_files_elsewhere_is_refused(service: Service) -> None:
+    index = "[Virtual Microscope Specimen]\nNoLayers=1\nNoJpegColumns=1\nNoJpegRows=1\nImageFile=../../../etc/passwd\n"
+    index += "MapFile=../../../etc/passwd\n"
+    response = httpx.post(f"{service.url}/images?name=a.vms", content=index.encode(), timeout=60)
+    assert response.status_code == 400
+    assert "outside its own folder" in response.json()["detail"]
+
+
 def test_form_is_taken_without_its_wrapping(service: Service) -> None:
     files = {"note": (None, "of no interest"), "file": ("../../scan.svs", SLIDE.read_bytes())}
     image = httpx.post(f"{service.url}/images", files=files, timeout=60).json()
@@ -116,6 +125,8 @@ def test_form_is_taken_without_its_wrapping(service: Service) -> None:
             "inside",
         ),
         ("multipart/form-data; boundary=b", b"nonsense", "malformed"),
+        ('multipart/form-data; x="' + ";" * 5000, b"x", "more than 4096"),
+        ("multipart/form-data; boundary*=undefined''abc", b"x", "cannot be decoded"),
     ],
 )
 def test_bad_form_is_refused(service: Service, content_type: str, body: bytes, words: str) -> None:

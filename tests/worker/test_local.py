@@ -70,6 +70,28 @@ def digests(out: Path) -> dict[str, str]:
     return {name: entry["sha256"] for name, entry in files.items()}
 
 
+def test_overwriting_replaces_results_and_nothing_else(tmp_path, capsys):
+    bundle = make_bundle(tmp_path / "e", name="e", kind="any", spacing=None)
+    project = tmp_path / "project"
+    project.mkdir()
+    image = write_image(project / "a.tif", np.full((100, 100, 3), 9, np.uint8))
+
+    def ask(out: Path) -> int:
+        return run(["segment", str(image), "--out", str(out), "--model", str(bundle), "--overwrite"])
+
+    assert ask(project) == 2
+    assert "is not replaced" in capsys.readouterr().err
+    assert list(project.iterdir()) == [image]
+    out, link = tmp_path / "out", tmp_path / "link"
+    (tmp_path / ".out.older").mkdir()
+    (tmp_path / ".out.older" / "x").touch()  # an interruption's
+    assert (ask(out), ask(out)) == (0, 0)
+    link.symlink_to(out)
+    assert ask(link) == 0
+    assert (link / "mask.tif").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "link", "out", "project"]
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_beside_a_link_lies_what_belongs_to_it(tmp_path):
     """As git-annex and DVC keep large files: elsewhere, under another name."""
