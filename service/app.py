@@ -1,5 +1,6 @@
 """Wiring only: settings and collaborators in, the application out."""
 
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -56,9 +57,8 @@ def create_app(
     install_error_handlers(app)
     app.include_router(health.router)
     keyed: dict[str, Any] = {"dependencies": [Depends(require_key)], "responses": responses(Unauthorized)}
-    largest = int(settings.max_upload_gb * GB)
-    # A form is larger than its file; the exact limit is watched while the file is written.
-    app.include_router(images.router, **keyed, max_body_size=largest + _SMALL_BODY)
+    # The limit of uploads is watched while the file is written (`service.uploads`), and told in our words.
+    app.include_router(images.router, **keyed, max_body_size=sys.maxsize)
     for module in (landing, processes, jobs, preview, results, models):
         app.include_router(module.router, **keyed)
     _describe_problems(app)

@@ -192,7 +192,7 @@ def test_full_disk_refuses_before_and_while_writing(tmp_path: Path, valkey: Embe
 
 def test_upload_over_the_limit_is_refused(tmp_path: Path, valkey: EmbeddedValkey) -> None:
     with running_api(tmp_path, valkey.url, FOVEATE_MAX_UPLOAD_GB="0.001") as service:
-        for body in (bytes(1_500_000), (bytes(500_000) for _ in range(3))):
+        for body in (bytes(1_500_000), bytes(5_000_000), (bytes(500_000) for _ in range(3))):
             response = httpx.post(f"{service.url}/images", content=body)
             assert (response.status_code, response.json()["code"]) == (413, "upload-too-large")
             assert "1000000" in response.json()["detail"]
