@@ -70,11 +70,11 @@ def loaders_watched() -> Iterator[None]:
     """Raises WorkerLost if a loader process was killed: torch then interrupts whatever the main thread does."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise WorkerLost(
-            f"a process that reads images ahead of the network has ended: {error}",
+            f"a process that reads images ahead of the network has ended: {error or type(error).__name__}",
             hint="the same command goes on from the last checkpoint; if memory ran out, ask for fewer `loaders` first",
         ) from error
 
