@@ -74,7 +74,7 @@ def loaders_watched() -> Iterator[None]:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise WorkerLost(
-            f"a process that reads images ahead of the network has ended: {error or type(error).__name__}",
+            f"a process that reads images ahead of the network has ended: {str(error) or type(error).__name__}",
             hint="the same command goes on from the last checkpoint; if memory ran out, ask for fewer `loaders` first",
         ) from error
 
