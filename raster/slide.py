@@ -176,9 +176,15 @@ def _main_file(path: Path) -> Path:
 
 def _check_index(path: Path, main: Path) -> None:
     """Refuse a slide whose index (VMS, VMU, MIRAX) names files outside its own folder: OpenSlide would open them."""
-    index = main.with_suffix("") / "Slidedat.ini" if main.suffix.lower() == ".mrxs" else main
-    if not index.is_file() or index.stat().st_size > _LARGEST_INDEX:
-        return  # no text
+    vendor = vendor_of(main)
+    if vendor == "mirax":
+        index = main.with_suffix("") / "Slidedat.ini"
+    elif vendor == "hamamatsu" and main.stat().st_size <= _LARGEST_INDEX:
+        index = main  # or a small NDPI
+    else:
+        return
+    if content_of(index) is Content.TIFF:
+        return
     for line in index.read_bytes().decode("latin-1").splitlines():
         name = line.partition("=")[2].strip()
         if name.startswith("/") or ".." in name.split("/"):

@@ -81,7 +81,7 @@ def he_normal(module: nn.Module, norm_bias: float) -> None:
 def he_normal_weight(weight: Tensor) -> None:
     """First values of a convolution's weight: He-normal by fan-in; none where it has no memory.
 
-    On the meta device torch would load its compiler to draw them: 120 MB and a second.
+    On the meta device torch would load its compiler to draw them: 120 MB.
     """
     if not weight.is_meta:
         nn.init.kaiming_normal_(weight, nonlinearity="relu")

@@ -157,7 +157,7 @@ def test_a_card_is_read_without_torch(sound: Path) -> None:
 
 
 def test_networks_of_our_own_are_loaded_without_torchs_compiler(sound: Path) -> None:
-    """A hundred megabytes and a second, which laying networks out without memory once took."""
+    """A hundred megabytes, which laying networks out without memory once took."""
     code = (
         "import sys, torch; from pathlib import Path; from model.bundle import load_bundle; "
         "from model.predictor import Predictor;"

@@ -66,7 +66,8 @@ def test_a_slide_that_names_files_elsewhere_is_not_opened(tmp_path: Path, kind: 
         index.parent.mkdir()
     else:
         path = index = tmp_path / "a.vms"
-    index.write_text(f"[Virtual Microscope Specimen]\nNoLayers = 1\nImageFile = {name}\n")
+    columns = "NoLayers = 1\nNoJpegColumns = 1\nNoJpegRows = 1\n"
+    index.write_text(f"[Virtual Microscope Specimen]\n{columns}ImageFile = {name}\nMapFile = {name}\n")
     with pytest.raises(ImageUnreadable, match="outside its own folder"):
         slide.open_file(path, sidecars=False, limits=Limits())
 
