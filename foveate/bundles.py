@@ -1,6 +1,7 @@
 """Bundles as files: taken out of a directory or a zip archive, and packed into one."""
 
 import errno
+import os
 import re
 import shutil
 import stat
@@ -110,7 +111,10 @@ def copy_bundle(source: Path, models: Path, *, replace: bool) -> Path:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
         for file in _present_files(source):
-            shutil.copyfile(bundle_file(source, file), fresh / file)
+            with bundle_file(source, file).open("rb") as given, (fresh / file).open("xb") as copy:
+                shutil.copyfileobj(given, copy, 1 << 20)
+                copy.flush()
+                os.fsync(copy.fileno())  # before the rename that makes it visible
         if target.exists():
             target.rename(Path(scratch) / "replaced")
         fresh.rename(target)
@@ -118,17 +122,22 @@ def copy_bundle(source: Path, models: Path, *, replace: bool) -> Path:
 
 
 def pack_bundle(source: Path, archive: Path) -> None:
-    """The bundle in `source` as the new zip file `archive`: the same bundle, the same bytes. Raises OutputExists."""
+    """The bundle in `source` as the new zip file `archive`, which appears whole or not at all. Raises OutputExists.
+
+    The same bundle gives the same bytes.
+    """
     name = read_card(source).name
-    try:
-        with zipfile.ZipFile(archive, "x") as packed:
+    if archive.exists():
+        raise OutputExists(f"{archive} exists already", hint="name another file with --out")
+    with tempfile.TemporaryDirectory(prefix=f".{archive.name}-", dir=archive.parent) as scratch:
+        whole = Path(scratch) / "whole"
+        with zipfile.ZipFile(whole, "x") as packed:
             for file in _present_files(source):
                 entry = zipfile.ZipInfo(f"{name}/{file}")  # a fixed date, so that packing twice gives the same bytes
                 entry.external_attr = 0o644 << 16
                 with bundle_file(source, file).open("rb") as plain, packed.open(entry, "w", force_zip64=True) as out:
                     shutil.copyfileobj(plain, out, 1 << 20)
-    except FileExistsError as error:
-        raise OutputExists(f"{archive} exists already", hint="name another file with --out") from error
+        whole.rename(archive)
 
 
 def _progress(run: Path) -> str:

@@ -42,7 +42,7 @@ class Client:
 
     def __init__(self, url: str, api_key: str | None = None, *, timeout: float = 60.0) -> None:
         """`timeout` in seconds bounds each silence of the service, not a whole transfer."""
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {b"Authorization": f"Bearer {api_key}".encode()} if api_key else {}
         self._url = url.rstrip("/")
         try:
             self._http = httpx.Client(base_url=self._url, headers=headers, timeout=timeout)

@@ -277,7 +277,8 @@ def _last_used(lock: Path) -> float:
 def _locked(path: Path, mode: int) -> Iterator[None]:
     """Hold an flock on `path`, which whoever removes the canvas unlinks: so look whether it is still the same file."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with disk_errors(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, mode)
             if _is(path, handle):

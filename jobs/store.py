@@ -9,7 +9,8 @@ then; made twice, it is made once. Terminal states are never left.
 """
 
 import hashlib
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = ["JobStore"]
 
 _SCRIPTS = Path(__file__).parent / "lua"
 _PAGE = 100
+_log = logging.getLogger(__name__)
 _RETIRED_SECONDS = 24 * 3600
 
 
@@ -175,13 +177,21 @@ class JobStore:
         for job_id in job_ids:
             pipeline.hgetall(f"foveate:job:{job_id}")
         return [
-            JobRecord.of_hash({name.decode(): value.decode() for name, value in fields.items()}) if fields else None
-            for fields in pipeline.execute()
+            _parsed({name.decode(): value.decode() for name, value in fields.items()}) for fields in pipeline.execute()
         ]
 
     @valkey_errors()
     def _run(self, script: str, *arguments: str | float) -> Any:
         return self._scripts[script](args=arguments)
+
+
+def _parsed(fields: Mapping[str, str]) -> JobRecord | None:
+    """None for no record, and for one that another version of Foveate wrote: one such must not hide all others."""
+    try:
+        return JobRecord.of_hash(fields) if fields else None
+    except (KeyError, ValueError):
+        _log.exception("event=record-unreadable job=%s", fields.get("id"))
+        return None
 
 
 def _lost(reason: str) -> ErrorTriple:

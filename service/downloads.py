@@ -1,10 +1,12 @@
 """One file as an answer: with ranges, and a strong ETag that makes parts and copies of it safe to use."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from fastapi import Response
 from fastapi.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from service.outputs import media_type
 
@@ -28,7 +30,22 @@ def download(path: Path, sha256: str, if_none_match: str | None) -> Response:
     headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, max-age=0", "X-Content-Type-Options": "nosniff"}
     if if_none_match is not None and _matches(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    return FileResponse(path, headers=headers, media_type=media_type(path.name), filename=path.name)
+    return _File(path, headers=headers, media_type=media_type(path.name), filename=path.name)
+
+
+class _File(FileResponse):
+    """Ignores a Range that is not one of bytes (RFC 9110, 14.2), where Starlette refuses the request."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        known = [(name, value) for name, value in scope["headers"] if name != b"range" or _is_range(value)]
+        await super().__call__({**scope, "headers": known}, receive, send)
+
+
+def _is_range(header: bytes) -> bool:
+    """RFC 9110, 14.1.1 and 14.1.2: first-last, first- or -length, with commas between."""
+    if not re.fullmatch(rb"bytes=(\s*(\d+-\d*|-\d+)?\s*,)*\s*(\d+-\d*|-\d+)\s*,?\s*", header, re.IGNORECASE):
+        return False
+    return all(int(first) <= int(last) for first, last in re.findall(rb"(\d+)-(\d+)", header))
 
 
 def _matches(header: str, etag: str) -> bool:

@@ -2,12 +2,12 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from anyio import CancelScope
+from anyio import CancelScope, CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect
 
@@ -22,6 +22,9 @@ from service.uploads import Limits, receive
 Probe = Callable[[Path, str], ImageInfo]
 """Looks at a stored file, under the name that its sender gave it; raises ImageError."""
 
+_AT_ONCE = 4
+"""Uploads that are unpacked and looked at beside each other: a hostile one takes a minute of a core and its memory."""
+
 __all__ = ["Intake", "Probe"]
 
 
@@ -32,6 +35,8 @@ class Intake:
     files: FileStore
     limits: Limits
     probe: Probe
+    at_once: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_AT_ONCE))
+    """Threads of its own, so that slow files keep no other request waiting."""
 
     async def take(self, body: Body) -> ImageRecord:
         """Stores the upload as a new image, even if the same bytes are here already: ids are never shared.
@@ -44,8 +49,8 @@ class Intake:
                 received = await receive(body.stream, body.declared, arrived, self.limits)
             except ClientDisconnect as error:
                 raise UploadInvalid("the connection ended before the upload did", hint="send it again") from error
-            entry = await run_sync(self._place, arrived, body.name, staging / "content")
-            info = await run_sync(self.probe, staging / "content" / entry, body.name)
+            entry = await run_sync(self._place, arrived, body.name, staging / "content", limiter=self.at_once)
+            info = await run_sync(self.probe, staging / "content" / entry, body.name, limiter=self.at_once)
             image = ImageRecord(
                 id=new_id(),
                 name=body.name,

@@ -4,7 +4,8 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -68,7 +69,7 @@ async def receive(stream: AsyncIterator[bytes], declared: int | None, target: Pa
         limits.check_space(target.parent, declared)
     digest = hashlib.sha256()
     received = 0
-    with target.open("xb", buffering=0) as file:
+    with _room(), target.open("xb", buffering=0) as file:
         async for batch in _batches(stream):
             received += len(batch)
             limits.check_size(received)
@@ -96,9 +97,14 @@ async def _batches(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 def _write(file: BinaryIO, batch: bytes, hash_more: Callable[[bytes], None]) -> None:
     hash_more(batch)
     rest = memoryview(batch)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+@contextmanager
+def _room() -> Iterator[None]:
     try:
-        while rest:
-            rest = rest[file.write(rest) :]
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise disk_full("the disk filled up while the upload was written") from error

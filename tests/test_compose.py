@@ -38,6 +38,12 @@ def test_only_the_api_is_published_and_on_this_machine() -> None:
     assert SERVICES["valkey"]["networks"] == ["state"]
 
 
+def test_the_key_reaches_the_api_alone() -> None:
+    keys = {name: service.get("environment", {}).get("FOVEATE_API_KEY") for name, service in SERVICES.items()}
+    assert keys.pop("api").startswith("${FOVEATE_API_KEY:?")
+    assert keys == {"valkey": None, "worker-cpu": "", "worker-gpu": ""}
+
+
 def test_one_worker_a_profile() -> None:
     assert {name: service.get("profiles") for name, service in SERVICES.items() if "profiles" in service} == {
         "worker-cpu": ["cpu"],

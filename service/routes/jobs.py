@@ -120,9 +120,10 @@ def dismiss_job(job_id: str, state: State, base: Base) -> StatusInfo:
     if not state.store.get(job_id).state.terminal:
         return status_info(state.store.dismiss(job_id), base, state.files)
     job = state.store.get(job_id)
-    state.store.remove(job_id)
+    # The record last: whatever interrupts this, asking again goes on with it.
     state.files.delete_results(job_id)
     state.files.drop_attempts(job_id)
+    state.store.remove(job_id)
     gone = status_info(job, base, state.files)
     return gone.model_copy(update={"status": JobState.DISMISSED, "message": "removed, with its results", "links": []})
 

@@ -7,7 +7,15 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse
 
 from foveate.coverage import coverage_kind
-from foveate.errors import FoveateError, JobUnknown, ResultGone, ResultNotReady, ResultUnknown
+from foveate.errors import (
+    BundleInvalid,
+    BundleUnknown,
+    FoveateError,
+    JobUnknown,
+    ResultGone,
+    ResultNotReady,
+    ResultUnknown,
+)
 from jobs.records import JobRecord
 from service.deps import Collaborators, State
 from service.downloads import DOWNLOAD, download
@@ -35,8 +43,10 @@ def download_preview(job_id: str, state: State, if_none_match: Annotated[str | N
 
 
 def _absent(job: JobRecord, state: Collaborators) -> FoveateError:
-    coverage = coverage_kind(state.catalog.bundle(job.request.model).card, job.request.options)
-    if coverage != "refined":
+    coverage = None
+    with suppress(BundleUnknown, BundleInvalid):  # removed since, which says nothing about the preview
+        coverage = coverage_kind(state.catalog.bundle(job.request.model).card, job.request.options)
+    if coverage not in (None, "refined"):
         return ResultUnknown(
             f"job {job.id} has {coverage} coverage, and only refined coverage shows a preview",
             hint=f"poll GET /jobs/{job.id} until there are results, or submit it with coverage refined",

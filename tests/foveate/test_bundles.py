@@ -1,8 +1,12 @@
 """Bundles out of directories and archives, and into them."""
 
+import errno
+import os
+import shutil
 import stat
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -177,3 +181,16 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(kind), unpacked(path):
             pass
+
+
+def test_a_packing_that_fails_leaves_nothing(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(shutil, "copyfileobj", _full)
+    with pytest.raises(OSError, match="No space"):
+        pack_bundle(bundle, tmp_path / "out" / "bundle.zip")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def _full(plain: BinaryIO, out: BinaryIO, length: int) -> None:
+    out.write(plain.read(9))
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -194,3 +194,11 @@ def test_an_unknown_job_is_an_error_and_no_new_record(store: JobStore, connectio
     assert not store.fail("nobody", 1, FULL)
     assert not store.requeue("nobody", 1, LOST)
     assert connection.keys("foveate:*") == []
+
+
+def test_a_record_of_another_version_hides_no_other(store: JobStore, connection: Redis) -> None:
+    foreign, sound = store.create(request_for("image"))[0], store.create(request_for("image"))[0]
+    connection.hset(f"foveate:job:{foreign.id}", "options", '{"an option that is no more": 1}')
+    assert [job.id for job in store.find()] == [job.id for job in store.live()] == [sound.id]
+    with pytest.raises(JobUnknown, match=foreign.id):
+        store.get(foreign.id)

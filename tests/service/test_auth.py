@@ -14,10 +14,12 @@ from jobs.valkey import EmbeddedValkey
 from service.settings import ServiceSettings
 from tests.service.processes import Service, running_api
 
+KEY = "the-kéy-42"
+
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory, valkey: EmbeddedValkey) -> Iterator[Service]:
-    with running_api(tmp_path_factory.mktemp("locked"), valkey.url, FOVEATE_API_KEY="the-key-42") as service:
+    with running_api(tmp_path_factory.mktemp("locked"), valkey.url, FOVEATE_API_KEY=KEY) as service:
         yield service
 
 
@@ -37,8 +39,8 @@ def test_upload_without_the_key_is_refused(locked: Service) -> None:
     assert list((locked.data / "incoming").iterdir()) == []
 
 
-@pytest.mark.parametrize("headers", [{"X-API-Key": "the-key-42"}, {"Authorization": "Bearer the-key-42"}])
-def test_with_the_key_everything_is(locked: Service, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize("headers", [{"X-API-Key": KEY.encode()}, {"Authorization": f"Bearer {KEY}".encode()}])
+def test_with_the_key_everything_is(locked: Service, headers: dict[str, bytes]) -> None:
     assert httpx.get(f"{locked.url}/jobs", headers=headers).status_code == 200
 
 
@@ -48,14 +50,14 @@ def test_health_and_description_are_open(locked: Service, path: str) -> None:
 
 
 def test_client_sends_the_key(locked: Service) -> None:
-    with locked.client("the-key-42") as client:
+    with locked.client(KEY) as client:
         assert client.images() == []
     with locked.client("wrong") as client, pytest.raises(Unauthorized):
         client.images()
 
 
 def test_key_is_in_no_log(locked: Service) -> None:
-    assert "the-key-42" not in locked.log.read_text()
+    assert KEY not in locked.log.read_text()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.3.2.1"])

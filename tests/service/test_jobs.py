@@ -178,6 +178,11 @@ def test_file_has_ranges_a_strong_etag_and_safe_headers(service: Service, done: 
     fresh = httpx.get(url, headers={"Range": "bytes=0-9", "If-Range": etag})
     assert fresh.status_code == 206
     assert httpx.get(url, headers={"Range": f"bytes={len(MASK)}-"}).status_code == 416
+    for unknown in ("lines=1-2", "bytes=9-2", "bytes=a-b", "bytes=", "bytes=1-2,x"):
+        whole = httpx.get(url, headers={"Range": unknown})
+        assert (whole.status_code, whole.content) == (200, MASK), unknown
+    for known, length in (("Bytes=0-9", 10), ("bytes=-7", 7), ("bytes=5-,", len(MASK) - 5)):
+        assert len(httpx.get(url, headers={"Range": known}).content) == length, known
     for tags in (etag, f'"x", W/{etag}', "*"):
         unchanged = httpx.get(url, headers={"If-None-Match": tags})
         assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (304, b"", etag)

@@ -6,16 +6,24 @@ import os
 import socket
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from threading import Event
 from urllib.parse import urlsplit
 
+import anyio
 import httpx
 import pytest
+from anyio.to_thread import run_sync
 
 from foveate.client import Client
-from jobs.files import RESERVE_BYTES
+from foveate.errors import ImageUnreadable
+from foveate.schema import ImageInfo
+from jobs.files import RESERVE_BYTES, FileStore
 from jobs.valkey import EmbeddedValkey
+from service.bodies import Body
+from service.intake import Intake
+from service.uploads import Limits, free_bytes
 from tests.service.full_disk import ROOM
 from tests.service.processes import SLIDE, Service, running_api
 from tests.shared import DATA
@@ -197,3 +205,36 @@ def test_upload_over_the_limit_is_refused(tmp_path: Path, valkey: EmbeddedValkey
             assert (response.status_code, response.json()["code"]) == (413, "upload-too-large")
             assert "1000000" in response.json()["detail"]
         assert left_in(tmp_path / "incoming") == []
+
+
+def test_slow_files_keep_nothing_else_waiting(tmp_path: Path) -> None:
+    """Whatever many uploads are being looked at, threads are left for other requests."""
+    go_on = Event()
+
+    def slow(path: Path, name: str) -> ImageInfo:
+        go_on.wait(60)
+        raise ImageUnreadable(f"{name} is no image", hint="send another")
+
+    intake = Intake(FileStore(tmp_path), Limits(10**6, 0, free_bytes), slow)
+
+    async def upload() -> None:
+        with pytest.raises(ImageUnreadable):
+            await intake.take(Body("scan.tif", 1, _one_byte()))
+
+    async def many() -> None:
+        async with anyio.create_task_group() as uploads:
+            for _ in range(100):
+                uploads.start_soon(upload)
+            try:
+                with anyio.fail_after(30):
+                    await anyio.sleep(0.5)
+                    await run_sync(lambda: None)
+            finally:
+                go_on.set()
+
+    anyio.run(many)
+    assert left_in(tmp_path / "incoming") == []
+
+
+async def _one_byte() -> AsyncIterator[bytes]:
+    yield b"x"
