@@ -28,8 +28,9 @@ def is_reduction(full: Size, level: Size) -> bool:
 def trusted_levels(image: RasterImage, places: Iterable[tuple[int, int]]) -> int:
     """How many levels of `image`, counted from the finest, show the same picture.
 
-    Each level is compared with the next finer one around `places` (x, y in level-0 pixels): mean colour and share of
-    valid pixels. Any resampling keeps both; another picture does not.
+    Each level is compared with the next finer one around `places` (x, y in level-0 pixels): mean colour, which any
+    resampling keeps, and the share of valid pixels, which lies between that of pixels whose finer ones are all valid
+    and that of pixels with any such. Another picture has others.
     """
     spots = list(places)
     for level in range(1, len(image.info.levels)):
@@ -51,7 +52,8 @@ def _agree(image: RasterImage, level: int, x: int, y: int) -> bool:
 
 
 def _alike(fine: Pixels, coarse: Pixels) -> bool:
-    if abs(_valid_share(fine) - _valid_share(coarse)) > _VALID_SHARE:
+    fewest, most = _valid_shares(fine, coarse.values.shape[:2])
+    if not fewest - _VALID_SHARE <= _valid_shares(coarse, coarse.values.shape[:2])[0] <= most + _VALID_SHARE:
         return False
     a, b = _data(fine), _data(coarse)
     if not len(a) or not len(b):
@@ -62,8 +64,16 @@ def _alike(fine: Pixels, coarse: Pixels) -> bool:
     return bool(np.all(difference <= _DEVIATIONS * a.std(axis=0) + _RELATIVE * scale + rounding))
 
 
-def _valid_share(pixels: Pixels) -> float:
-    return 1.0 if pixels.valid is None else float(pixels.valid.mean())
+def _valid_shares(pixels: Pixels, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Reduced to `shape`: the shares of pixels that hold valid ones alone, and that hold any."""
+    if pixels.valid is None:
+        return 1.0, 1.0
+    starts = [np.arange(small) * large // small for large, small in zip(pixels.valid.shape, shape, strict=True)]
+    every, some = (
+        reduction.reduceat(reduction.reduceat(pixels.valid, starts[0], axis=0), starts[1], axis=1)
+        for reduction in (np.logical_and, np.logical_or)
+    )
+    return float(every.mean()), float(some.mean())
 
 
 def _data(pixels: Pixels) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":

@@ -16,7 +16,7 @@ class WorkerSettings(StateSettings):
     other's canvases."""
     memory_gb: Annotated[float, Field(gt=0)] = 2.0
     """Bound of the engine's memory in GB (10^9 bytes)."""
-    batch: Annotated[int, Field(ge=1)] | None = None
+    batch: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Patches a forward pass; unset: chosen for the device."""
     block: Annotated[int, Field(ge=1)] | None = None
     """Side of a block in lattice cells; unset: chosen for the memory."""

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 
@@ -212,6 +212,18 @@ class TestOverviewsThatLie:
         write(tmp_path / "a.tif.ovr", small, crs=None, transform=None, photometric="RGB", alpha="YES")
         with closing(open_image(ImageRef(path))) as image:
             assert len(image.info.levels) == 1
+
+    @pytest.mark.parametrize("valid", [0.15, 0.5])
+    def test_averaged_ones_of_a_ragged_mask_are(self, tmp_path: Path, valid: float) -> None:
+        """An average is valid where any of its pixels is: more and more are, from level to level."""
+        values = noise((4, 512, 512))
+        values[3] = 255 * (np.random.default_rng(5).random((512, 512)) < valid)
+        path = write(tmp_path / "a.tif", values, photometric="RGB", alpha="YES")
+        with rasterio.open(path, "r+") as file:
+            file.build_overviews([2, 4], Resampling.average)
+            assert (file.read(4, out_shape=(128, 128)) > 0).mean() > valid + 0.3
+        with closing(open_image(ImageRef(path))) as image:
+            assert (len(image.info.levels), image.info.warnings) == (3, [])
 
     def test_a_true_one_is(self, tmp_path: Path) -> None:
         values = noise((3, 512, 512))
