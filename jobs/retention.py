@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,6 @@ from pathlib import Path
 from foveate.errors import ImageInUse, JobUnknown
 from foveate.schema import JobState
 from jobs.files import FileStore
-from jobs.records import JobRecord
 from jobs.store import JobStore
 
 __all__ = ["ABANDONED", "Retention"]
@@ -86,11 +86,8 @@ class Retention:
             self._files.delete_image(image.id)
 
     def _drop_records(self, before: datetime) -> None:
-        old: list[JobRecord] = []
-        # Collected first: removing while paging would skip some.
-        while page := self._store.find(states=_ENDED, before=before, offset=len(old)):
-            old += page
-        for job in old:
+        # All at once: removing while paging would skip some.
+        for job in self._store.find(states=_ENDED, before=before, limit=sys.maxsize):
             if job.finished is not None and job.finished < before and not self._files.published(job.id):
                 self._store.remove(job.id)
 
