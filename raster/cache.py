@@ -1,4 +1,4 @@
-"""Chunks computed once, kept while a byte budget lasts, shared by threads."""
+"""Chunks computed once, shared by threads, kept in memory while a byte budget lasts, and then on disk."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from enum import Enum
 from threading import Lock
 from typing import Generic, TypeVar
+
+from raster.shelf import Shelf, Slot
 
 V = TypeVar("V")
 
@@ -22,16 +24,20 @@ class ChunkCache(Generic[V]):
     """Computed values by key; first out are those of later use, the last one first, then the least recently used.
 
     Values are wanted again in the order in which they were: on a sweep that does not fit, the latest to become of later
-    use waits longest, and giving it up costs least.
+    use waits longest, and giving it up costs least. What is out lies on the `shelf` until it is asked for; without
+    one, where its disk is full, or as long as nobody settles what is of use, it is computed again.
 
     Memory bound: finished values sum to at most `budget_bytes` (one value may exceed it alone), plus what is being
     computed: one value a thread. Two threads that want the same key compute it once; the second waits. Keys must be
     computable without a cycle (levels from the file, planes from levels), or the threads would wait for each other.
     """
 
-    def __init__(self, budget_bytes: int, size_of: Callable[[V], int]) -> None:
+    def __init__(self, budget_bytes: int, size_of: Callable[[V], int], shelf: Shelf[V] | None = None) -> None:
         self._budget = budget_bytes
         self._size_of = size_of
+        self._shelf = shelf
+        self._shelved: dict[Hashable, Slot[V]] = {}
+        self._settled = False
         self._lock = Lock()
         self._entries: OrderedDict[Hashable, Future[V]] = OrderedDict()
         self._later: dict[Hashable, None] = {}
@@ -44,6 +50,7 @@ class ChunkCache(Generic[V]):
             mine = future is None
             if future is None:
                 future = self._entries[key] = Future()
+                compute = self._taken(key, compute)
             else:
                 self._entries.move_to_end(key)
                 self._later.pop(key, None)
@@ -54,6 +61,7 @@ class ChunkCache(Generic[V]):
     def settle(self, use_of: Callable[[Hashable], Use]) -> None:
         """Forget what is of no more use, and note what is of later use; what is being computed stays as it is."""
         with self._lock:
+            self._settled = True
             for key in [key for key, future in self._entries.items() if future.done()]:
                 use = use_of(key)
                 if use is Use.LATER:
@@ -63,9 +71,37 @@ class ChunkCache(Generic[V]):
                 if use is Use.NEVER:
                     self._forget(key)
 
+            for key in [key for key in self._shelved if use_of(key) is Use.NEVER]:
+                self._free(self._shelved.pop(key))
+
     def clear(self) -> None:
         """Forget all that is finished."""
         self.settle(lambda key: Use.NEVER)
+        self._settled = False
+
+    def close(self) -> None:
+        """Nothing is asked for any more."""
+        if self._shelf is not None:
+            self._shelf.close()
+
+    def _taken(self, key: Hashable, compute: Callable[[], V]) -> Callable[[], V]:
+        """`compute`, or for what lies on the shelf whatever takes it down; called under the lock."""
+        slot = self._shelved.pop(key, None)
+        if slot is None or self._shelf is None:
+            return compute
+        shelf = self._shelf
+
+        def take() -> V:
+            value = shelf.read(slot)
+            with self._lock:
+                self._free(slot)
+            return value
+
+        return take
+
+    def _free(self, slot: Slot[V]) -> None:
+        if self._shelf is not None:
+            self._shelf.free(slot)
 
     def _fill(self, key: Hashable, future: "Future[V]", compute: Callable[[], V]) -> None:
         try:
@@ -83,12 +119,19 @@ class ChunkCache(Generic[V]):
     def _evict(self) -> None:
         while self._bytes > self._budget and len(self._entries) > 1:
             if self._later:
-                self._forget(self._later.popitem()[0])
-                continue
-            oldest = next((key for key, future in self._entries.items() if future.done()), None)
-            if oldest is None:
+                out: Hashable | None = self._later.popitem()[0]
+            else:
+                out = next((key for key, future in self._entries.items() if future.done()), None)
+            if out is None:
                 return
-            self._forget(oldest)
+            self._put_aside(out)
+
+    def _put_aside(self, key: Hashable) -> None:
+        # Before the first settling the shelf would grow with all that is ever read.
+        slot = self._shelf.put(self._entries[key].result()) if self._shelf is not None and self._settled else None
+        if slot is not None:
+            self._shelved[key] = slot
+        self._forget(key)
 
     def _forget(self, key: Hashable) -> None:
         self._bytes -= self._size_of(self._entries.pop(key).result())

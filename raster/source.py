@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from raster.cache import ChunkCache, Use
 from raster.geometry import Region
 from raster.image import RasterImage
 from raster.resample import footprint, resample
+from raster.shelf import Shelf
 
 LEVEL_TOLERANCE = 1.02
 """A level may be this much coarser than asked: real slides have downsamples such as 4.0003."""
@@ -92,8 +94,10 @@ class Source:
     """One image through one band plan; thread-safe, a file handle a thread; `close` ends all of them.
 
     `open_handle` opens the image again; `convert` maps (height, width, file bands) to (height, width, bundle bands);
-    `fill` (bands,) is the colour of no data, in the bundle's dtype. Raises ImageDamaged as soon as more than 1 % of the
-    tiles of level 0 cannot be decoded; fewer are filled and reported by the samples that they touch.
+    `fill` (bands,) is the colour of no data, in the bundle's dtype. `memory_bytes` bound the chunks that are kept;
+    those beyond it, and still of use, lie in a file in the directory `shelf`, or without one are decoded again. Raises
+    ImageDamaged as soon as more than 1 % of the tiles of level 0 cannot be decoded; fewer are filled and reported by
+    the samples that they touch.
     """
 
     def __init__(
@@ -102,11 +106,13 @@ class Source:
         convert: Callable[[NDArray[Any]], NDArray[Any]],
         fill: NDArray[Any],
         memory_bytes: int,
+        shelf: Path | None = None,
     ) -> None:
         self._open_handle = open_handle
         self._convert = convert
         self._fill = fill
-        self._cache: ChunkCache[Sample] = ChunkCache(memory_bytes, lambda sample: sample.nbytes)
+        aside = None if shelf is None else Shelf[Sample](shelf)
+        self._cache: ChunkCache[Sample] = ChunkCache(memory_bytes, lambda sample: sample.nbytes, aside)
         self._local = threading.local()
         self._lock = threading.Lock()
         self._handles: list[RasterImage] = []
@@ -196,6 +202,7 @@ class Source:
             for handle in self._handles:
                 handle.close()
             self._handles.clear()
+        self._cache.close()
 
     def _box_l0(self, key: Any) -> tuple[float, float, float, float]:
         """Where a chunk of the cache lies in level 0."""

@@ -203,3 +203,31 @@ def test_no_more_is_resampled_than_what_may_see_the_image(monkeypatch, scale):
     assert (sample.values[0] == FILL).all()
     assert sample.valid is not None
     assert sample.valid.sum() == pytest.approx(inside, rel=0.02)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_does_not_fit_is_put_aside_and_not_decoded_again(tmp_path, monkeypatch, full):
+    """Rows of blocks on a wide image, each of which needs the last rows of the one above; memory is for one block."""
+    if full:
+        monkeypatch.setattr("os.pwrite", lambda *arguments: 0)
+    pixels = noise(2048, 2048)
+    image = Counting.of([pixels])
+    source = Source(lambda: image, lambda values: values, FILL, 4 * 256 * 256 * 3, tmp_path)
+    plane, rows = Plane((1.0, 1.0)), [Region(0, y, 2048, 400) for y in range(0, 1600, 300)]
+    for row, below in zip(rows, [*rows[1:], None], strict=True):
+        for x in range(0, 2048, 256):
+            part = Region(x, row.y, min(300, 2048 - x), 400)
+            assert (source.read(plane, part).values == pixels[part.slices()]).all()
+            rest = Region.between(x + 256, row.y, 2048, row.y1)
+            source.release({0: rest}, {} if below is None else {0: below})
+    assert (image.read_pixels == 2048 * 2048) != full
+    source.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_put_aside_before_it_is_known_what_is_of_use(tmp_path):
+    image = Counting.of([noise(1024, 1024)])
+    source = Source(lambda: image, lambda values: values, FILL, 2 * 256 * 256 * 3, tmp_path)
+    for _ in range(2):
+        source.read(Plane((1.0, 1.0)), Region(0, 0, 1024, 1024))
+    assert image.read_pixels == 2 * 1024 * 1024
