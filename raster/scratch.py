@@ -48,7 +48,8 @@ class ScratchRaster:
         tiles = slice(columns.start // TILE, -(-columns.stop // TILE))
         self._occupied[rows.start // TILE : -(-rows.stop // TILE), tiles] = True
         with writing(self._path):
-            self._dataset.write(values, 1, window=window_of(region))
+            # Three axes: of two, rasterio makes a copy first.
+            self._dataset.write(values[np.newaxis], [1], window=window_of(region))
 
     def seal(self, halving: Halving) -> Path:
         """Compute the overviews; nothing can be written afterwards. The file, which has all pixels."""
