@@ -144,6 +144,8 @@ class BundleCard(Wire):
             raise ValueError("network.in_channels is not the number of input.bands")
         if len({c.value for c in self.classes}) != len(self.classes):
             raise ValueError("two classes share a value")
+        if len({entry.name for entry in self.classes}) < len(self.classes):
+            raise ValueError("two classes share a name")
         return self
 
 

@@ -15,11 +15,11 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from foveate.bundles import SMP_CONFIG
-from foveate.card import CARD_FILE
+from foveate.card import CARD_FILE, check_contract
 from foveate.errors import BundleInvalid, OptionInvalid
 from foveate.faults import faults_of
 from foveate.schema import BundleCard, Rgb, Wire
-from model.bundle import Bundle, read_tensors, save_bundle
+from model.bundle import Bundle, check_appetite, read_tensors, save_bundle
 from model.networks.build import build_network
 
 __all__ = ["adopt"]
@@ -88,6 +88,11 @@ def adopt(folder: Path, card_file: Path | None, target: Path) -> Bundle:
             hint=f"give --card CARD.json, at least {_example(config)}",
         )
     card = _bundle_card(_read_user_card(card_file, config), config, card_file, folder)
+    try:
+        check_contract(card, folder / SMP_CONFIG)
+        check_appetite(card, folder / _WEIGHTS)
+    except BundleInvalid as error:
+        _refuse(error.message, "save a network that somebody trained")
     network = build_network(card.network, config["classes"])
     _check_patch_size(card, network, card_file)
     state = _read_state(folder, network, config)
@@ -114,7 +119,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("_model_class"), str):
         _refuse(f"{path} names no _model_class", f"{hint}, with segmentation_models_pytorch 0.4 or newer")
     for name, kind in (("encoder_name", str), ("in_channels", int), ("classes", int)):
-        if not isinstance(config.get(name), kind):
+        value = config.get(name)
+        if type(value) is not kind or (isinstance(value, int) and value < 1):
             _refuse(f"{path}: {name} is {config.get(name)!r}", hint)
     if config.get("aux_params") is not None:
         _refuse(

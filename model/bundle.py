@@ -85,7 +85,7 @@ def load_networks(bundle: Bundle, device: torch.device | str = "cpu") -> tuple[n
 
     Raises BundleInvalid naming the tensor that is missing, superfluous, of another shape or type, or not finite.
     """
-    _check_appetite(bundle)
+    check_appetite(bundle.card, bundle_file(bundle.directory, WEIGHTS_FILE))
     network, foveation = _fresh_networks(bundle.card)
     modules: dict[str, nn.Module] = {"network": network}
     if foveation is not None:
@@ -209,16 +209,15 @@ def _fresh_networks(card: BundleCard) -> tuple[nn.Module, FoveationModule | None
     return network, FoveationModule.from_card(card.foveation, card.network.in_channels, len(card.fovs))
 
 
-def _check_appetite(bundle: Bundle) -> None:
-    """Refuse a card whose networks would take more memory than its file of weights can fill, before they take it."""
+def check_appetite(card: BundleCard, path: Path) -> None:
+    """Refuse a card whose networks would take more memory than the weights at `path` can fill, before they take it."""
     try:
         with torch.device("meta"):
-            modules = _fresh_networks(bundle.card)
+            modules = _fresh_networks(card)
     except BundleInvalid:
         return  # some encoders cannot be laid out without memory; what is really wrong is found again with it
     tensors = [tensor for module in modules if module is not None for tensor in module.state_dict().values()]
     least = sum(tensor.numel() * _LEAST_BYTES for tensor in tensors if tensor.is_floating_point())
-    path = bundle_file(bundle.directory, WEIGHTS_FILE)
     if least > max(_MODEST_BYTES, path.stat().st_size):
         _refuse(f"{path} has {path.stat().st_size} bytes; the networks of the card take at least {least}")
 

@@ -94,6 +94,13 @@ class LabelFile:
                 f"{self.path} is no label raster: it has {len(self._bands)} bands of {dtype}",
                 hint="Give one band of 8 or 16 bits of class numbers, or three of 8 bits of colours.",
             )
+        packing = dataset.tags(ns="IMAGE_STRUCTURE")
+        name = packing.get("COMPRESSION", "")
+        if "JPEG" in name or packing.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSY"):
+            raise ImageUnreadable(
+                f"{self.path} is packed by {name}, which changes numbers",
+                hint="Export the labels with a lossless compression, such as deflate or LZW.",
+            )
         self.nodata: int | None = None if dataset.nodata is None else round(dataset.nodata)
         self._info = self._made_info(dtype)
 
@@ -111,8 +118,8 @@ class LabelFile:
             bands=["red", "green", "blue"] if self.kind == "colours" else ["gray"],
             dtype=dtype,
             spacing=None,
-            crs=None,
-            transform=None,
+            crs=dataset.crs.to_wkt() if dataset.crs else None,
+            transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
         )
 
     def _guarded(self, call: Callable[[], _T], what: str) -> _T:

@@ -81,9 +81,15 @@ class PolygonImage:
 
 
 def is_geojson(path: Path) -> bool:
-    """Whether the file's first character opens a JSON object or array; ImageMissing where there is none."""
-    with local_path(path).open("rb") as file:
-        return file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+    """Whether the file's first character opens a JSON object or array.
+
+    ImageMissing where there is no file, ImageUnreadable where it cannot be opened.
+    """
+    try:
+        with local_path(path).open("rb") as file:
+            return file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+    except OSError as error:
+        raise ImageUnreadable(f"{path} cannot be read: {error.strerror}", hint="Name a label file there.") from error
 
 
 def read_polygons(path: Path, like: ImageInfo) -> Polygons:
@@ -113,7 +119,7 @@ def _features(path: Path) -> Iterator[Mapping[str, Any]]:
         raise ImageUnreadable(f"{path} is larger than 1 GiB", hint="Cut the polygons into files, or rasterise them.")
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ImageUnreadable(f"{path} is no GeoJSON: {error}", hint="Export the polygons again.") from error
     if isinstance(content, dict) and content.get("type") == "FeatureCollection":
         content = content.get("features")

@@ -120,6 +120,11 @@ class Source:
         self._pixels_decoded = Counter[int]()
         self.info: ImageInfo = self._handle().info
 
+    @property
+    def bands(self) -> int:
+        """Of what it reads: the bundle's."""
+        return int(self._fill.size)
+
     def read(self, plane: Plane, region: Region) -> Sample:
         """The pixels of `region` of `plane`; what lies outside the image is fill, and not valid."""
         level = self.level_for(plane.scale)

@@ -37,7 +37,9 @@ def segment(
     block: Annotated[
         int | None, typer.Option("--block", min=1, help="Cells a side of a block; default: by memory.")
     ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, max=1024, help="Patches a forward; default: by device.")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, max=1024, help="Patches a forward; default: by device.")
+    ] = None,
     memory: Annotated[float, typer.Option("--memory", metavar="GB", help="Memory to stay within.")] = 2.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a complete DIR.")] = False,
     as_json: JsonFlag = False,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard, ImageInfo
 from model.datasets.config import Glass, Holdout, LabelRule
+from raster.alignment import misalignment
 from raster.geometry import Region
 from raster.image import Pixels, RasterImage
 from raster.labels import LabelFile
@@ -22,6 +23,8 @@ IGNORE = 255
 """The label that is neither learnt nor scored; also what lies outside an image."""
 _UNKNOWN = -1
 _OBJECTS_PER_PART = 2**16
+_ALIGNED = 1.0
+"""Pixels that labels may lie beside their image: half a one is a matter of pixel centres and corners."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Labelling:
     objects: int | None = None
     gap: int = 0
     gap_value: int | None = None
+    palettes: Literal["numbers", "colours"] = "numbers"
+    """What of a palette raster counts, where there are rules for both."""
     holdout: Holdout | None = None
 
     @property
@@ -122,7 +127,20 @@ def open_objects(path: Path, labelling: Labelling, like: ImageInfo, part: int) -
         first = 1 + part * _OBJECTS_PER_PART
         numbers = [first + k if value == labelling.objects else 0 for k, value in enumerate(classes)]
         return PolygonImage(polygons, numbers, 0, like, "int32")
-    return _ObjectImage(LabelFile(path), labelling, part * _OBJECTS_PER_PART)
+    file = LabelFile(path)
+    if _is_by_colour(file, labelling):
+        file.close()
+        raise OptionInvalid(
+            f"{path} is read by its colours, which do not tell one object from another",
+            hint="Give labels that number the objects, or leave data.objects out.",
+        )
+    return _ObjectImage(file, labelling, part * _OBJECTS_PER_PART)
+
+
+def _is_by_colour(file: LabelFile, labelling: Labelling) -> bool:
+    if file.kind != "palette":
+        return file.kind == "colours"
+    return not (labelling.numbers >= 0).any() or (labelling.palettes == "colours" and bool(labelling.colours))
 
 
 class _ClassImage:
@@ -130,7 +148,7 @@ class _ClassImage:
 
     def __init__(self, file: LabelFile, labelling: Labelling) -> None:
         self._file, self._labelling = file, labelling
-        self._by_colour = file.kind == "colours" or (file.kind == "palette" and not (labelling.numbers >= 0).any())
+        self._by_colour = _is_by_colour(file, labelling)
         if not (labelling.colours if self._by_colour else (labelling.numbers >= 0).any()):
             raise OptionInvalid(
                 f"{file.path} holds {file.kind}, and data.labels has no rule for them",
@@ -213,6 +231,12 @@ def _check_size(path: Path, labels: ImageInfo, image: ImageInfo) -> None:
             f"{path} has {labels.width} x {labels.height} px, and its image {image.name} has "
             f"{image.width} x {image.height}",
             hint="Pair images with labels of the same size.",
+        )
+    off = misalignment(image, labels)
+    if off is not None and off > _ALIGNED:
+        raise OptionInvalid(
+            f"{path} lies elsewhere than its image {image.name}: a corner is {off:.3g} pixels off",
+            hint="Warp the labels to the image's grid, or remove a georeference that is wrong.",
         )
 
 

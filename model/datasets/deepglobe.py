@@ -33,7 +33,8 @@ def labelling(data: DeepGlobeData) -> Labelling:
     values = [None if k == _UNKNOWN else k for k in range(len(_COLOURS))]
     colours = [LabelRule(color=colour, value=value) for colour, value in zip(_COLOURS, values, strict=True)]
     numbers = [LabelRule(low=k, high=k, value=value) for k, value in enumerate(values)]
-    return Labelling((*colours, *numbers), threshold=128)
+    # A mask that some program made a palette of still means its colours.
+    return Labelling((*colours, *numbers), threshold=128, palettes="colours")
 
 
 def _pair(folder: Path, stem: str, turn: int | None) -> Pair:

@@ -36,6 +36,8 @@ _LABEL_SHARE = 0.25
 _COARSE_SIDE = 1024
 _PIECE = 2048
 """Sides of what is read at a time, in pixels of what it is made of."""
+_LESS_AT_ONCE = 4.0
+"""By which sides are divided where floats are made of the pixels."""
 _WHOLE = 1e-6
 _LEVEL_0 = Plane((1.0, 1.0))
 
@@ -81,9 +83,18 @@ class LabelledImage:
         return whole
 
     def thumbnail(self, size: Size) -> NDArray[Any]:
-        """(height, width, C): the whole image as `size` pixels; the last one is kept, so do not write to it."""
+        """(height, width, C) float32: the whole image as `size` pixels, means over areas, for any ratio.
+
+        The last one is kept, so do not write to it. Reads the whole image once, at full resolution, piece by piece.
+        """
         if self._thumbnail is None or self._thumbnail.shape[:2] != size.shape:
-            self._thumbnail = self.pixels(Region.of(self.size), size)
+            made = np.zeros((*size.shape, self._source.bands), np.float32)
+            for part in _pieces(self.size, _LESS_AT_ONCE):
+                rows, down = _shares(part.y, part.y1, self.size.height, size.height)
+                columns, across = _shares(part.x, part.x1, self.size.width, size.width)
+                pixels = self.pixels(part, part.size).astype(np.float32)
+                made[rows, columns] += np.moveaxis(down @ np.moveaxis(pixels, 2, 0) @ across.T, 0, 2)
+            self._thumbnail = made
         return self._thumbnail
 
     def labels(self, window: Region, size: Size) -> Classes:
@@ -306,6 +317,15 @@ def _pieces(size: Size, scale: float) -> Iterator[Region]:
     for y in range(0, size.height, side):
         for x in range(0, size.width, side):
             yield Region.between(x, y, min(x + side, size.width), min(y + side, size.height))
+
+
+def _shares(start: int, end: int, length: int, samples: int) -> tuple[slice, NDArray[np.float32]]:
+    """Of an axis's pixels [start, end): the samples that they touch, and (samples, pixels) their shares in these."""
+    touched = slice(start * samples // length, -(-end * samples // length))
+    edges = np.arange(touched.start, touched.stop + 1) * length / samples
+    pixels = np.arange(start, end)
+    common = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return touched, (common.clip(min=0) * samples / length).astype(np.float32)
 
 
 def _centres(window: Region, size: Size, ratio: tuple[float, float]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

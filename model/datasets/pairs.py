@@ -105,14 +105,15 @@ def _matches(folder: Path, pattern: str) -> list[Path]:
 def _listed(folder: Path, path: Path) -> Iterator[Pair]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise ImageMissing(f"{path} cannot be read: {error.strerror}", hint="Give the path of the list.") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise OptionInvalid(f"{path} is no CSV file: {error}", hint="Save the list as UTF-8 CSV.") from error
     if not rows:
         raise OptionInvalid(f"{path} lists nothing", hint="Give a first line `image,label` and a line for each pair.")
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if not row.get("image") or not row.get("label"):
             raise OptionInvalid(
                 f"{path}, line {number}: image or label is missing",
@@ -120,6 +121,13 @@ def _listed(folder: Path, path: Path) -> Iterator[Pair]:
             )
         image, label = folder / row["image"], folder / row["label"]
         for named in (image, label):
-            if not named.exists():
+            if not _is_there(named):
                 raise ImageMissing(f"{path}, line {number}: there is no {named}", hint="Mend the list or data.folder.")
         yield Pair(row["image"], (image,), (label,))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # no file system takes such a name
+        return False

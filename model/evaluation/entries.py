@@ -182,6 +182,14 @@ def _with_ensembles(plan: Plan, folds: list[str]) -> Plan:
     return replace(plan, entries=entries, missing=missing)
 
 
+def _reading(entry: Entry) -> str:
+    """How an image is read for an entry, in words: what the members of an ensemble must share."""
+    card, spacing = entry.card, entry.card.input.spacing
+    pixels = "as it is" if spacing is None else f"at {spacing:g} {card.input.spacing_unit}"
+    values = f"{'/'.join(card.input.bands)} {card.input.dtype} over {card.input.value_scale:g}"
+    return f"{values}, {pixels}, patches of {card.patch_size}, {entry.geometry}"
+
+
 def _ensemble(name: str, members: list[Entry]) -> Entry:
     first = members[0]
     for member in members[1:]:
@@ -189,6 +197,12 @@ def _ensemble(name: str, members: list[Entry]) -> Entry:
             raise OptionInvalid(
                 f"ensemble {name}: {member.name} and {first.name} have different classes",
                 hint="Average models of the same classes only.",
+            )
+        if _reading(member) != _reading(first):
+            raise OptionInvalid(
+                f"ensemble {name}: {member.name} and {first.name} read images differently "
+                f"({_reading(member)} and {_reading(first)})",
+                hint="Average models of the same bands, type, spacing, patch size and geometry only.",
             )
     parts = tuple(part for member in members for part in member.parts)
     return replace(first, name=name, parts=parts, role="ensemble", family="", maps=None)

@@ -165,11 +165,26 @@ def _check(plan: Plan) -> None:
             hint=f"Choose one of {', '.join(dict.fromkeys(names))}.",
         )
     first = plan.entries[0]
+    if plan.config.bootstrap is not None and plan.config.bootstrap.block is not None:
+        _check_blocks(plan)
     for entry in plan.entries[1:]:
         if [c.name for c in entry.card.classes] != [c.name for c in first.card.classes]:
             raise OptionInvalid(
                 f"{entry.name} and {first.name} have different classes",
                 hint="Score models of different classes in files of their own.",
+            )
+
+
+def _check_blocks(plan: Plan) -> None:
+    """Blocks are drawn for two models at once, and must be the same ground."""
+    first = plan.entries[0]
+    for entry in plan.entries[1:]:
+        seen, at_first = entry.card.input.spacing, first.card.input.spacing
+        if seen != at_first:
+            raise OptionInvalid(
+                f"evaluate.bootstrap.block: {entry.name} sees pixels of {seen or 'any spacing'}, {first.name} of "
+                f"{at_first or 'any spacing'}, so that a block is not the same ground",
+                hint="Set bootstrap.block to null (images are drawn then), or score the models in files of their own.",
             )
 
 

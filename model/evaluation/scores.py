@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.schema import BundleCard
-from model.datasets.classes import channels_of
+from model.datasets.classes import IGNORE, channels_of
 from model.datasets.config import Data
 from model.datasets.labelled import LabelledImage, open_labelled
 from model.datasets.layouts import labelling_of
@@ -148,9 +148,12 @@ def score_image(
     effort = Effort()
     for strip in predict_strips(members, image, sampling, effort):
         rows = Region(0, strip.y, image.size.width, strip.scores.shape[1])
-        tally.add(strip, image.labels(rows, rows.size))
-        if whole is not None:
-            whole[rows.slices()] = strip.scores.argmax(axis=0) == channels_of(card)[object_class]
+        labels = image.labels(rows, rows.size)
+        tally.add(strip, labels)
+        if whole is not None and numbers is not None:
+            ignored = labels == IGNORE
+            whole[rows.slices()] = (strip.scores.argmax(axis=0) == channels_of(card)[object_class]) & ~ignored
+            numbers[rows.slices()][ignored] = 0
     return ImageScore(
         name=image.name,
         size=image.size,

@@ -107,7 +107,7 @@ def _smp(card: NetworkCard, classes: int) -> nn.Module:
         )
     except (KeyError, RuntimeError) as error:
         raise BundleInvalid(
-            f"network.encoder {card.encoder!r} does not exist for {card.architecture}: {error}",
+            f"network.encoder {card.encoder!r} cannot be made for {card.architecture}: {error}",
             hint=f"Use a timm model as tu-NAME, or one of {', '.join(smp.encoders.get_encoder_names())}.",
         ) from error
     except (TypeError, ValueError) as error:

@@ -109,6 +109,14 @@ class Joint(Wire):
     map_every: Annotated[int, Field(ge=0)] = 0
     """Updates from one picture of the foveation maps to the next (Fig. B.4.4); 0: none."""
 
+    @model_validator(mode="after")
+    def _one_reward(self) -> Self:
+        if self.policy == "categorical" and self.loss.dice:
+            raise ValueError(
+                "loss.dice is of a whole batch, which no single choice of categorical answers for: leave it 0"
+            )
+        return self
+
 
 class NetworkSchedule(Wire):
     steps: Count

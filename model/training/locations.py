@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model.datasets.labelled import LabelledImage
 from model.geometry import Geometry
-from model.resample import bilinear
+from model.resample import area, bilinear
 from raster.geometry import Region, Size
 
 __all__ = ["Locations", "Tile", "draw_tile"]
@@ -74,9 +74,11 @@ class Locations:
     def patches(self, image: LabelledImage, windows: Sequence[Region]) -> NDArray[Any]:
         """(len(windows), P, P, C): what the windows show at the resolution of a patch."""
         side = Size(self.fovs[0], self.fovs[0])
-        if self.kind == "parity":
-            return np.stack([_sampled(image.pixels(window, window.size), side) for window in windows])
-        return np.stack([image.pixels(window, side) for window in windows])
+        if self.kind == "lattice":
+            return np.stack([image.pixels(window, side) for window in windows])
+        # As `model.extract` does at inference: the filter is one of both (section 4.3).
+        shrunk = _sampled if self.kind == "parity" else _averaged
+        return np.stack([shrunk(image.pixels(window, window.size), side) for window in windows])
 
     @cached_property
     def _geometry(self) -> Geometry:
@@ -86,8 +88,16 @@ class Locations:
 
 def _sampled(pixels: NDArray[Any], size: Size) -> NDArray[np.float32]:
     """Bilinear and not antialiased, as the authors resample (section 2)."""
-    values = torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, 0)[None].float()
-    return bilinear(values, *size.shape)[0].movedim(0, -1).numpy()
+    return bilinear(_nchw(pixels), *size.shape)[0].movedim(0, -1).numpy()
+
+
+def _averaged(pixels: NDArray[Any], size: Size) -> NDArray[np.float32]:
+    """Means over areas, for any ratio."""
+    return area(_nchw(pixels), *size.shape)[0].movedim(0, -1).numpy()
+
+
+def _nchw(pixels: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, 0)[None].float()
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,14 @@ def test_few_bits_a_pixel_are_not_stretched(tmp_path: Path, bits: int) -> None:
     assert whole(opened(picture(tmp_path, 4, 1), tmp_path / "label.png")).tolist() == [[0, 1, 1, 0]]
 
 
+def test_objects_are_not_told_apart_by_colours(tmp_path: Path) -> None:
+    label = save(tmp_path / "mask.png", np.array([[[255, 0, 0], [0, 0, 0]]], np.uint8))
+    rules = [{"color": [255, 0, 0], "value": 1}, {"color": [0, 0, 0], "value": 0}]
+    image = opened(picture(tmp_path, 2, 1), label, labels=rules, objects=1)
+    with pytest.raises(OptionInvalid, match=r"mask\.png is read by its colours"):
+        image.objects()
+
+
 def test_colours_of_a_mask_become_classes_and_others_are_named(tmp_path: Path) -> None:
     mask = np.array([[[255, 0, 0], [0, 0, 255], [0, 0, 0]]], np.uint8)
     rules = [{"color": [255, 0, 0], "value": 1}, {"color": [0, 0, 255], "value": 0}]
@@ -133,6 +141,44 @@ def test_labels_that_are_no_labels_are_refused(tmp_path: Path) -> None:
     cut = save(tmp_path / "cut.png", np.random.default_rng(0).integers(0, 3, (8, 8), np.uint8))
     cut.write_bytes(cut.read_bytes()[:-30])
     assert isinstance(refusal(image, cut), ImageUnreadable)
+
+
+def test_labels_packed_with_loss_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "label.tif", compression="jpeg")
+    error = refusal(picture(tmp_path, 16, 16), tmp_path / "label.tif")
+    assert isinstance(error, ImageUnreadable) and "label.tif is packed by JPEG" in error.message
+
+
+def test_a_folder_is_no_label_file(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    error = refusal(picture(tmp_path, 4, 4), tmp_path / "labels")
+    assert isinstance(error, ImageUnreadable) and "labels cannot be read" in error.message
+
+
+def placed(path: Path, crs: str, transform: rasterio.Affine, values: NDArray[np.uint8]) -> Path:
+    profile = {"width": values.shape[-1], "height": values.shape[-2], "dtype": "uint8", "crs": crs}
+    bands = values.reshape(-1, *values.shape[-2:])
+    with rasterio.open(path, "w", "GTiff", count=len(bands), transform=transform, **profile) as file:
+        file.write(bands)
+    return path
+
+
+def test_labels_of_other_ground_are_refused(tmp_path: Path) -> None:
+    """Of the same ground they may be off by half a pixel, and their system may have another name."""
+    utm, side = rasterio.Affine(2, 0, 500_000, 0, -2, 2_700_000), 40
+    image = placed(tmp_path / "image.tif", "EPSG:32640", utm, np.zeros((3, side, side), np.uint8))
+    classes = np.eye(side, dtype=np.uint8)
+    for crs, shifted in (("EPSG:32640", 0.5), ("+proj=utm +zone=40 +datum=WGS84 +units=m +type=crs", 0)):
+        same = placed(tmp_path / "same.tif", crs, utm * rasterio.Affine.translation(shifted, 0), classes)
+        assert np.array_equal(whole(opened(image, same)), classes)
+    degrees = rasterio.Affine(2e-5, 0, 57, 0, -2e-5, 24.4)
+    for crs, elsewhere in (
+        ("EPSG:32640", utm * rasterio.Affine.translation(0, 3)),
+        ("EPSG:32640", utm * rasterio.Affine.translation(0, side) * rasterio.Affine.scale(1, -1)),
+        ("EPSG:4326", degrees),
+    ):
+        error = refusal(image, placed(tmp_path / "elsewhere.tif", crs, elsewhere, classes))
+        assert isinstance(error, OptionInvalid) and "elsewhere.tif lies elsewhere than its image" in error.message
 
 
 # --- polygons -------------------------------------------------------------------------------------------------------
@@ -173,6 +219,7 @@ def test_windows_of_polygons_agree_with_the_whole(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ("{", "no GeoJSON"),
+        ("[" * 100_000, "no GeoJSON"),
         ('{"type": "FeatureCollection", "features": 3}', "lists no features"),
         (json.dumps(feature([rectangle(0, 0, 1, 1)], "cell")), "class 'cell'"),
         (json.dumps(feature([[[0, 0], [1, "a"]]], "tumour")), "feature 0"),

@@ -76,11 +76,13 @@ def test_deepglobe_colours_are_thresholded_and_unknown_is_ignored(tmp_path: Path
     mask = np.array([colours], np.uint8)
     save(tmp_path / "land-train/7_mask.png", mask)
     save(tmp_path / "land-train/7_sat.jpg", np.zeros_like(mask))
+    Image.fromarray(mask).quantize(8).save(tmp_path / "land-train/6_mask.png")
+    save(tmp_path / "land-train/6_sat.jpg", np.zeros_like(mask))
     save(tmp_path / "land-train/8_label.png", np.arange(7, dtype=np.uint8)[None])
     save(tmp_path / "land-train/8_sat.jpg", np.zeros_like(mask))
     data = data_of(layout="deepglobe", folder=tmp_path)
     pairs = [pair for split in ("train", "validation", "test") for pair in find_pairs(data, split)]
-    assert len(pairs) == 2
+    assert len(pairs) == 3
     for pair in pairs:
         assert classes_of(open_labelled(pair, data, card(range(6)))).tolist() == [[0, 1, 2, 3, 4, 5, IGNORE]]
 

@@ -58,7 +58,8 @@ def test_parts_of_a_mosaic_follow_their_numbers(tmp_path: Path) -> None:
         ({"csv": "missing.csv"}, ImageMissing, r"missing\.csv"),
         ({"csv": "empty.csv"}, OptionInvalid, "lists nothing"),
         ({"csv": "headless.csv"}, OptionInvalid, "line 2: image or label is missing"),
-        ({"csv": "gone.csv"}, ImageMissing, r"line 3: there is no .*9\.png"),
+        ({"csv": "gone.csv"}, ImageMissing, r"line 5: there is no .*9\.png"),
+        ({"csv": "long.csv"}, ImageMissing, "line 2: there is no"),
     ],
 )
 def test_what_does_not_pair_is_named(
@@ -67,7 +68,8 @@ def test_what_does_not_pair_is_named(
     files(tmp_path, "i/1.png", "i/2.png", "l/1.png", "l/2.png", "m/1.png", "m/3.png")
     (tmp_path / "empty.csv").write_text("image,label\n")
     (tmp_path / "headless.csv").write_text("i/1.png,l/1.png\ni/2.png,l/2.png\n")
-    (tmp_path / "gone.csv").write_text("image,label\ni/1.png,l/1.png\ni/2.png,l/9.png\n")
+    (tmp_path / "gone.csv").write_text("image,label\ni/1.png,l/1.png\n\n\ni/2.png,l/9.png\n")
+    (tmp_path / "long.csv").write_text(f"image,label\n{'i' * 5000},l/1.png\n")
     with pytest.raises(error, match=said):
         names_of(tmp_path, **scene)
 

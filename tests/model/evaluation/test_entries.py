@@ -121,3 +121,20 @@ def test_an_ensemble_of_different_classes_is_refused(tmp_path: Path) -> None:
     make_rgb_bundle(tmp_path / "runs/a/large/bundle", classes=("red", "green"))
     with pytest.raises(OptionInvalid, match="different classes"):
         read_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bands": ["blue", "green", "red"]}, "blue/green/red"),
+        ({"spacing": 4.0, "spacing_unit": "m", "spacing_range": [2.0, 8.0]}, "at 4 m"),
+    ],
+)
+def test_an_ensemble_of_networks_that_read_images_differently_is_refused(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    path = written(tmp_path / "x.yaml", experiment(tmp_path, ensembles={"both": ["small", "large"]}))
+    make_rgb_bundle(tmp_path / "runs/a/small/bundle")
+    make_rgb_bundle(tmp_path / "runs/a/large/bundle", **changes)
+    with pytest.raises(OptionInvalid, match=f"read images differently.*{said}"):
+        read_plan(path)

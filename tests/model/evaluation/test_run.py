@@ -231,6 +231,32 @@ def test_what_the_file_gets_wrong_is_named(folder: Path, evaluate: dict[str, Any
     assert not list(folder.glob("out*"))
 
 
+def test_blocks_of_different_ground_are_not_compared(folder: Path) -> None:
+    for name, spacing in (("near", 1.0), ("far", 2.0)):
+        make_rgb_bundle(folder / name, spacing=spacing, spacing_unit="m", spacing_range=[spacing / 2, 2 * spacing])
+    entries = {"bundles": {name: str(folder / name) for name in ("near", "far")}, "data": data_entries(folder)}
+    with pytest.raises(OptionInvalid, match=r"bootstrap\.block.*far fixed:1|bootstrap\.block.*far"):
+        run(folder, entries | {"evaluate": {"bootstrap": {"draws": 20, "block": 32}}})
+
+
+def test_objects_on_ignored_ground_are_not_counted(folder: Path) -> None:
+    """Two red objects, of which one is not labelled; the network finds both."""
+    for path in (*folder.glob("images/*"), *folder.glob("labels/*")):
+        path.unlink()
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[..., 2] = 255
+    labels = np.full((64, 96), 2, np.uint8)
+    for x, value in ((8, 0), (56, UNLABELLED)):
+        pixels[16:48, x : x + 32] = (255, 0, 0)
+        labels[16:48, x : x + 32] = value
+    write_pair(folder, "a", pixels, labels + np.uint8(1) * (labels != UNLABELLED))
+    rules = [{"low": 1, "high": 1, "value": 0}, {"low": 3, "high": 3, "value": 2}]
+    rules.append({"low": UNLABELLED, "high": UNLABELLED, "value": None})
+    found = run(folder, of_bundle(folder, data_entries(folder, labels=rules, objects=0), objects=True))
+    model = found.scores["models"]["fixed:1"]
+    assert (model["object_dice"], model["object_f1"]) == (1, 1)
+
+
 def test_every_class_average_of_the_paper_is_the_mean_of_its_classes() -> None:
     """Caution (a) of the specification, which also catches slips of the pen here."""
     for paper in PAPER.values():

@@ -1,8 +1,9 @@
 """What the loader cuts out: where it lies, how often, and that all of it is turned alike."""
 
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,16 +11,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from foveate.errors import OptionInvalid
 from model.datasets.classes import IGNORE
+from model.datasets.labelled import open_labelled
 from model.datasets.layouts import find_pairs
+from model.extract import extract_patches
+from model.geometry import Geometry
+from model.resample import low_resolution
 from model.training.begin import survey
 from model.training.config import TrainConfig
 from model.training.locations import Locations, draw_tile
 from model.training.samples import JointSamples, gather
 from raster.geometry import Region, Size
 from raster.grid import make_lattice
+from tests.model.datasets.scenes import card, pairs_data, write_scene
 from tests.model.training.recipes import PATCH, joint_recipe, write_pictures
 
 MEAN = 128
@@ -162,9 +169,34 @@ def test_the_papers_geometries_are_read_too(folder: Path, geometry: str) -> None
     assert gathered.thumbnail.shape == (2, 20, 20, 3) and gathered.patches.shape == (2, 4, 2, PATCH, PATCH, 3)
     # The authors' loop visits the same locations in all images.
     assert torch.equal(gathered.cells[0], gathered.cells[1])
-    assert gathered.patches.dtype == (torch.float32 if geometry == "parity" else torch.uint8)
+    assert gathered.patches.dtype == gathered.thumbnail.dtype == torch.float32
 
 
 def test_more_locations_than_there_are_is_refused(folder: Path) -> None:
     with pytest.raises(OptionInvalid, match="20 x 20 locations, 401"):
         samples_of(folder, locations=401)
+
+
+@pytest.mark.parametrize("kind", ["center", "parity"])
+def test_training_sees_what_inference_does(tmp_path: Path, kind: Literal["center", "parity"]) -> None:
+    """Every field of view and the thumbnail, at ratios that are no whole numbers too."""
+    write_scene(tmp_path, width=203, height=150)
+    data, fovs = pairs_data(tmp_path), (32, 40, 48, 64)
+    with closing(open_labelled(find_pairs(data, "train")[0], data, card())) as image:
+        grid, paper = Locations(kind, image.size, fovs, 8), Geometry(fovs, 8, kind)
+        pixels = image.pixels(Region.of(image.size), image.size)
+        whole = torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, 0)[None].float()
+        inside = [(row, column) for row in range(5, 12) for column in range(5, 20, 4)]
+        for location in inside:
+            ours = grid.patches(image, grid.windows(location))
+            theirs = extract_patches(whole, paper, location)[:, 0].movedim(1, -1).numpy()
+            np.testing.assert_allclose(ours, theirs, atol=1e-3)
+        rows, columns = grid.shape
+        low = low_resolution(whole, 8, antialias=kind == "center")[0].movedim(0, -1).numpy()
+        assert low.shape[:2] == (rows, columns)
+        np.testing.assert_allclose(grid.thumbnail(image, Region(0, 0, columns, rows)), low, atol=1e-3)
+
+
+def test_a_dice_term_is_no_reward(folder: Path) -> None:
+    with pytest.raises(ValidationError, match=r"loss\.dice is of a whole batch"):
+        samples_of(folder, policy="categorical", loss={"dice": 0.5})
