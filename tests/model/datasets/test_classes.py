@@ -165,16 +165,20 @@ def placed(path: Path, crs: str, transform: rasterio.Affine, values: NDArray[np.
 
 def test_labels_of_other_ground_are_refused(tmp_path: Path) -> None:
     """Of the same ground they may be off by half a pixel, and their system may have another name."""
-    utm, side = rasterio.Affine(2, 0, 500_000, 0, -2, 2_700_000), 40
-    image = placed(tmp_path / "image.tif", "EPSG:32640", utm, np.zeros((3, side, side), np.uint8))
+    side = 40
+
+    def utm(x: float, y: float, down: float = -2) -> rasterio.Affine:
+        return rasterio.Affine(2, 0, 500_000 + x, 0, down, 2_700_000 + y)
+
+    image = placed(tmp_path / "image.tif", "EPSG:32640", utm(0, 0), np.zeros((3, side, side), np.uint8))
     classes = np.eye(side, dtype=np.uint8)
     for crs, shifted in (("EPSG:32640", 0.5), ("+proj=utm +zone=40 +datum=WGS84 +units=m +type=crs", 0)):
-        same = placed(tmp_path / "same.tif", crs, utm * rasterio.Affine.translation(shifted, 0), classes)
+        same = placed(tmp_path / "same.tif", crs, utm(2 * shifted, 0), classes)
         assert np.array_equal(whole(opened(image, same)), classes)
     degrees = rasterio.Affine(2e-5, 0, 57, 0, -2e-5, 24.4)
     for crs, elsewhere in (
-        ("EPSG:32640", utm * rasterio.Affine.translation(0, 3)),
-        ("EPSG:32640", utm * rasterio.Affine.translation(0, side) * rasterio.Affine.scale(1, -1)),
+        ("EPSG:32640", utm(0, -6)),
+        ("EPSG:32640", utm(0, -2 * side, 2)),
         ("EPSG:4326", degrees),
     ):
         error = refusal(image, placed(tmp_path / "elsewhere.tif", crs, elsewhere, classes))
