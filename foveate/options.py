@@ -51,7 +51,7 @@ MaskDownsampleOption = Annotated[int, typer.Option("--mask-downsample", help="1,
 TissueMaskOption = Annotated[
     bool, typer.Option("--tissue-mask/--no-tissue-mask", help="Skip the empty background of slides.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Go on although kind or scale do not fit.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Use a model of another kind of image.")]
 RegionsOption = Annotated[bool, typer.Option("--regions/--no-regions", help="Write the classes as polygons, too.")]
 ServerOption = Annotated[str, typer.Option("--server", envvar="FOVEATE_SERVER", help="Address of the service.")]
 KeyOption = Annotated[

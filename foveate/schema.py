@@ -250,7 +250,7 @@ class SegmentOptions(Wire):
     """(x, y, width, height) in level-0 pixels."""
     spacing: Annotated[float, Field(gt=0)] | None = None
     """Side of a level-0 pixel, in the bundle's unit; wins over the file's."""
-    bands: list[Annotated[int, Field(ge=1)]] | None = None
+    bands: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
     rescale: tuple[float, float] | None = None
     """(low, high): these source values become 0 and 255."""
     mask_downsample: int = 1

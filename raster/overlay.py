@@ -48,11 +48,18 @@ def overlay_size(image: Size, classes: Sequence[ClassCard], counts: Sequence[int
     return Size(max(1, round(image.width * scale)), max(1, round(image.height * scale)))
 
 
-def read_mask(path: Path, size: Size) -> NDArray[np.uint8]:
-    """The mask at `path` at a reduced size, uint8 (height, width), from its mode overviews."""
+def read_mask(path: Path, size: Size, covered: tuple[float, float]) -> NDArray[np.uint8]:
+    """The mask at `path` at the size of a picture, uint8 (height, width), from its mode overviews.
+
+    The picture shows the first `covered` pixels of the mask, (x, y): the last ones may reach beyond the image.
+    """
     with reading_back(path) as mask:
-        labels: NDArray[np.uint8] = mask.read(1, out_shape=size.shape)
-    return labels
+        wide, high = (
+            math.ceil(side * whole / part)
+            for side, whole, part in zip((size.width, size.height), (mask.width, mask.height), covered, strict=True)
+        )
+        labels: NDArray[np.uint8] = mask.read(1, out_shape=(high, wide))
+    return labels[: size.height, : size.width]
 
 
 def write_overlay(

@@ -97,7 +97,7 @@ class Source:
     `fill` (bands,) is the colour of no data, in the bundle's dtype. `memory_bytes` bound the chunks that are kept;
     those beyond it, and still of use, lie in a file in the directory `shelf`, or without one are decoded again. Raises
     ImageDamaged as soon as more than 1 % of the tiles of level 0 cannot be decoded; fewer are filled and reported by
-    the samples that they touch.
+    the samples that they touch; its words call the image `name`, if that is given.
     """
 
     def __init__(
@@ -107,6 +107,8 @@ class Source:
         fill: NDArray[Any],
         memory_bytes: int,
         shelf: Path | None = None,
+        *,
+        name: str | None = None,
     ) -> None:
         self._open_handle = open_handle
         self._convert = convert
@@ -119,6 +121,9 @@ class Source:
         self._damaged: set[Region] = set()
         self._pixels_decoded = Counter[int]()
         self.info: ImageInfo = self._handle().info
+        self._file_name = self.info.name
+        if name is not None:
+            self.info = self.info.model_copy(update={"name": name})
 
     @property
     def bands(self) -> int:
@@ -303,7 +308,7 @@ class Source:
         with self._lock:
             self._damaged |= bad
             damaged = sorted(self._damaged)
-        check_damage(damaged, self.info, error.message)
+        check_damage(damaged, self.info, error.message.replace(self._file_name, self.info.name))
 
     def _gather(self, region: Region, chunks: list[tuple[Region, Sample]]) -> Sample:
         """One sample over `region` out of chunks; what no chunk covers is fill, and not valid."""

@@ -7,16 +7,21 @@ from typing import Any
 from foveate.schema import NODATA, ClassCard, SpacingInfo
 
 
-def statistics(classes: Sequence[ClassCard], counts: Sequence[int], spacing: SpacingInfo | None) -> dict[str, Any]:
+def statistics(
+    classes: Sequence[ClassCard], counts: Sequence[int], covered: Sequence[int], spacing: SpacingInfo | None
+) -> dict[str, Any]:
     """The content of statistics.json (design 4.2).
 
-    counts: pixels of each mask value, 256 numbers (`MaskWriter.counts`). spacing: sides of a mask pixel; None: areas
-    are in pixels. Shares are of the examined pixels, and 0 where nothing was examined.
+    counts: pixels of each mask value, 256 numbers (`MaskWriter.counts`). covered: the level-0 pixels under them, inside
+    the region of interest. spacing: sides of a level-0 pixel; None: areas are in these pixels. Shares are of the
+    examined pixels, and 0 where nothing was examined.
     """
     total = int(sum(counts))
     examined = total - int(counts[NODATA])
     return {
-        "classes": [_class(card, int(counts[card.value]), examined, spacing) for card in classes],
+        "classes": [
+            _class(card, int(counts[card.value]), examined, area(int(covered[card.value]), spacing)) for card in classes
+        ],
         "examined_pixels": examined,
         "total_pixels": total,
     }
@@ -34,13 +39,12 @@ def area(pixels: int, spacing: SpacingInfo | None) -> tuple[float, str]:
     return round(exact, digits), f"{spacing.unit}2"
 
 
-def _class(card: ClassCard, pixels: int, examined: int, spacing: SpacingInfo | None) -> dict[str, Any]:
-    size, unit = area(pixels, spacing)
+def _class(card: ClassCard, pixels: int, examined: int, area: tuple[float, str]) -> dict[str, Any]:
     return {
         "value": card.value,
         "name": card.name,
         "pixels": pixels,
         "share": pixels / examined if examined else 0.0,
-        "area": size,
-        "area_unit": unit,
+        "area": area[0],
+        "area_unit": area[1],
     }

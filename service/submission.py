@@ -1,5 +1,6 @@
 """The inputs of an execution, checked against the image and the bundle before a job exists."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,7 +43,8 @@ def job_request(execute: Execute, base: str, files: FileStore, catalog: Catalog)
     inputs = dict(execute.inputs)
     image = files.image(_image_id(inputs.pop("image", None), base))
     try:
-        options = SegmentOptions.model_validate(inputs)
+        # Strict, and as JSON: a number in quotes is a mistake, and an array is a tuple.
+        options = SegmentOptions.model_validate_json(json.dumps(inputs), strict=True)
     except ValidationError as error:
         raise option_error(error, "GET /processes/segment describes every input") from error
     _check_roi(options.roi, image.info)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import DiskFull
-from foveate.schema import NODATA, SpacingInfo
+from foveate.schema import NODATA
 from model.finishing import LABELS, PROBABILITIES, UNCERTAINTY, UNCERTAINTY_STEPS, Layers
 from raster.features import RegionsJob
 from raster.geometry import Region, Size
@@ -134,6 +134,7 @@ class _Files:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         self._mask = MaskWriter(scratch, size, job.card.classes, grid)
+        self._outside = np.zeros(256, np.int64)
         self._uncertainty = UncertaintyWriter(scratch, size, grid) if UNCERTAINTY in outputs else None
         self._probabilities = (
             ProbabilitiesWriter(out / STORE, size, job.card.classes, grid) if PROBABILITIES in outputs else None
@@ -168,6 +169,7 @@ class _Files:
         if self._regions is not None:
             self._regions.write(whole[LABELS])
         self._mask.write(area, whole[LABELS])
+        self._outside += _outside(placement, area, whole[LABELS])
         if self._uncertainty is not None:
             steps = whole[UNCERTAINTY]
             values = np.where(steps < 0, np.nan, steps / np.float32(UNCERTAINTY_STEPS)).astype(np.float32)
@@ -180,8 +182,11 @@ class _Files:
         job, out = self._job, self._out
         if self._regions is not None:
             self._regions.end()
-        labels = read_mask(self._mask.seal(), Size(picture.shape[1], picture.shape[0]))
+        region, m = job.placement.region_l0, job.placement.x.downsample
+        covered = region.width / m, region.height / m
+        labels = read_mask(self._mask.seal(), Size(picture.shape[1], picture.shape[0]), covered)
         counts = self._mask.counts.tolist()
+        level_0 = (self._mask.counts * m**2 - self._outside).tolist()
         with ThreadPoolExecutor(1, thread_name_prefix="overlay") as beside:
             drawn = beside.submit(write_overlay, out / "overlay.png", picture, labels, job.card.classes, counts)
             self._mask.finish(out / "mask.tif")
@@ -192,7 +197,7 @@ class _Files:
                 if job.spec.archive:
                     zipped(out / STORE)
             _write_foveation(job, plan, out / "foveation.tif", self._place)
-            write_json(out / "statistics.json", statistics(job.card.classes, counts, _mask_spacing(job)))
+            write_json(out / "statistics.json", statistics(job.card.classes, counts, level_0, job.fit.spacing))
             drawn.result()
         return None if self._regions is None else self._regions.summary()
 
@@ -263,9 +268,14 @@ def _write_foveation(job: Job, plan: Plan, path: Path, place: Georeference) -> N
     )
 
 
-def _mask_spacing(job: Job) -> SpacingInfo | None:
-    spacing, m = job.fit.spacing, job.spec.options.mask_downsample
-    return spacing and spacing.model_copy(update={"x": spacing.x * m, "y": spacing.y * m})
+def _outside(placement: Placement, area: Region, labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(256,) level-0 pixels beyond the region of interest that mask pixels of each value cover, in whole rows of it."""
+    m, region, size = placement.x.downsample, placement.region_l0, placement.mask_size
+    right, below = size.width * m - region.width, size.height * m - region.height
+    outside = m * right * np.bincount(labels[:, -1], minlength=256)
+    if area.y1 == size.height:
+        outside += below * (m * np.bincount(labels[-1], minlength=256) - right * (np.arange(256) == labels[-1, -1]))
+    return outside
 
 
 def _picture(job: Job) -> NDArray[np.uint8]:

@@ -262,5 +262,6 @@ def _check_same(found: dict[str, Any], wanted: dict[str, Any], directory: Path) 
         changes = "; ".join(f"{key}: {found.get(key)} there, {wanted.get(key)} asked" for key in differing)
         raise CanvasMismatch(
             f"{directory} holds work of another configuration ({changes})",
-            hint="Ask for the same again to continue it, choose another --out, or delete that directory.",
+            hint="Ask for the same again to continue it (memory and overlap decide on blocks), choose another --out, "
+            "or delete that directory.",
         )

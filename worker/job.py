@@ -119,7 +119,9 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
     roi = region_of_interest(info, options)
     placement = place(grid, lattice, roi, options.mask_downsample, budget.block, flat=spec.block is None)
     opened, damaged = _readable(ref, info, spec.canvas, report)
-    source = Source(opened, fitted.bands.convert, fill_colour(card.input), budget.cache_bytes, spec.canvas)
+    source = Source(
+        opened, fitted.bands.convert, fill_colour(card.input), budget.cache_bytes, spec.canvas, name=info.name
+    )
     with contextlib.closing(source):
         yield Job(
             spec,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.bundles import named_bundle
-from foveate.errors import CanvasMismatch, InputError, OutputExists
+from foveate.errors import CanvasMismatch, InputError, OptionInvalid, OutputExists
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from jobs.catalog import Catalog
 from jobs.files import disk_errors, sync_tree
@@ -90,9 +90,17 @@ def _bundle(info: ImageInfo, options: SegmentOptions, catalog: Catalog) -> tuple
 
 @contextlib.contextmanager
 def _own(partial: Path) -> Iterator[None]:
-    """The work directory, for this process alone."""
-    partial.mkdir(parents=True, exist_ok=True)
-    handle = os.open(partial, os.O_RDONLY)
+    """The work directory, for this process alone. Raises OptionInvalid where it cannot be made."""
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        handle = os.open(partial, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OptionInvalid(
+            f"--out: the directory {partial} cannot be made: {error.strerror}",
+            hint="choose another --out, or mend the permissions there",
+        ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -1,6 +1,8 @@
 """manifest.json: what was asked, what was done, what it cost, and what lies beside it (design 4.2)."""
 
+import contextlib
 import hashlib
+import re
 import resource
 import sys
 from collections.abc import Mapping
@@ -82,8 +84,18 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def begin_peak_memory() -> None:
+    """Measure the peak from here on, where the kernel can (proc(5), clear_refs); an engine lives through many jobs."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_bytes() -> int:
-    """The largest resident set of this process so far."""
+    """The largest resident set of this process since `begin_peak_memory`."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        if found is not None:
+            return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

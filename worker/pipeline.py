@@ -25,7 +25,7 @@ from worker.compute import BlockWork
 from worker.counts import forwards, windows_of_tree
 from worker.job import COMPUTED, CONVERTED, LOOKED, Job, Report, prepared
 from worker.look import Thumbnail, distribution, take_thumbnail
-from worker.manifest import file_sha256, levels_read, manifest
+from worker.manifest import begin_peak_memory, file_sha256, levels_read, manifest
 from worker.plan import EXAMINED, Plan, make_plan, tissue_under, why_skipped
 from worker.refined import RefinedWork
 from worker.sizing import batch_for
@@ -46,6 +46,7 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
     is raised once it says so. Any FoveateError for bad input; nothing is published here: that is the caller's rename.
     """
     set_up_heap(KEPT_BY_A_JOB)
+    begin_peak_memory()
     if spec.options.regions:
         stand_by()  # it starts beside the loading of the network
     clock = _Clock()

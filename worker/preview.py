@@ -7,6 +7,7 @@ from foveate.schema import NODATA
 from model.tree import Tree
 from raster.geometry import Region
 from raster.georeference import Georeference
+from raster.source import Plane
 from raster.write import MaskWriter
 from worker.canvas import Canvas
 from worker.job import Job
@@ -25,13 +26,16 @@ def write_preview(job: Job, tree: Tree, plan: Plan, canvas: Canvas) -> None:
     x, y = (scale * start * ratio for start, ratio in zip((covered.x, covered.y), job.grid.ratio, strict=True))
     place = Georeference.of(job.info, job.fit.spacing)
     grid = place.regridded(x, y, scale * job.grid.ratio[0], scale * job.grid.ratio[1])
+    plane, has_gaps = Plane((scale * job.grid.ratio[0], scale * job.grid.ratio[1])), job.info.validity != "none"
     values = np.array([card.value for card in job.card.classes], np.uint8)
     with MaskWriter(path.parent, covered.size, job.card.classes, grid) as writer:
         for row in rows:
             labels = _row_labels(tree, plan, canvas, row, columns, values)
             area = Region(0, row * tree.stride - covered.y, labels.shape[1], labels.shape[0])
             inside = area.intersection(Region.of(covered.size))
-            writer.write(inside, labels[: inside.height, : inside.width])
+            shown = labels[: inside.height, : inside.width]
+            valid = job.source.read(plane, inside.shifted(covered.x, covered.y)).valid if has_gaps else None
+            writer.write(inside, shown if valid is None else np.where(valid > 0, shown, NODATA).astype(np.uint8))
         writer.finish(path)
 
 

@@ -14,7 +14,7 @@ class WorkerSettings(StateSettings):
     device: Annotated[str, AfterValidator(checked_device)] = "auto"
     """auto, cpu, cuda or cuda:N. Name it where workers with and without a GPU share DATA: they cannot continue each
     other's canvases."""
-    memory_gb: Annotated[float, Field(gt=0)] = 2.0
+    memory_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
     """Bound of the engine's memory in GB (10^9 bytes)."""
     batch: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Patches a forward pass; unset: chosen for the device."""

@@ -1,5 +1,6 @@
 """`foveate segment`: the whole job in this process."""
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ import typer
 
 from foveate import options as spelled
 from foveate.engine import engine
+from foveate.errors import OptionInvalid
 from foveate.output import JsonFlag, print_result
 from foveate.progress import show_progress
 
@@ -60,6 +62,8 @@ def segment(
         regions=regions,
         outputs=outputs,
     )
+    if not 0 < memory < math.inf:
+        raise OptionInvalid(f"--memory {memory:g}: that is no amount of memory", hint="give GB, such as 2 or 4.5")
     # Torch's threads would spin while they wait, on cores that the reading threads need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = engine("jobs.settings:read_settings")(engine("jobs.settings:StateSettings"))

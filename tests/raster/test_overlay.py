@@ -55,7 +55,7 @@ def test_the_mask_is_read_through_its_overviews(tmp_path: Path) -> None:
     with MaskWriter(tmp_path, Size(3000, 2000), CLASSES, Georeference(transform=(1, 0, 0, 0, -1, 0))) as writer:
         writer.write(Region(0, 0, 3000, 2000), labels)
         writer.finish(tmp_path / "mask.tif")
-    reduced = read_mask(tmp_path / "mask.tif", Size(300, 200))
+    reduced = read_mask(tmp_path / "mask.tif", Size(300, 200), (3000, 2000))
     assert reduced.shape == (200, 300)
     assert np.array_equal(reduced, np.repeat([[1], [0]], 100, axis=0) * np.ones((1, 300), dtype=np.uint8))
 

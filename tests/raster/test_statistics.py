@@ -21,11 +21,16 @@ def counts(**pixels: int) -> list[int]:
 
 
 def test_shares_are_of_the_examined_pixels() -> None:
-    content = statistics(CLASSES, counts(v0=30, v2=10, v255=60), SpacingInfo(x=0.5, y=0.25, unit="um", origin="file"))
+    content = statistics(
+        CLASSES,
+        counts(v0=30, v2=10, v255=60),
+        counts(v0=120, v2=38),
+        SpacingInfo(x=0.5, y=0.25, unit="um", origin="file"),
+    )
     assert content == {
         "classes": [
-            {"value": 0, "name": "stroma", "pixels": 30, "share": 0.75, "area": 3.75, "area_unit": "um2"},
-            {"value": 2, "name": "gland", "pixels": 10, "share": 0.25, "area": 1.25, "area_unit": "um2"},
+            {"value": 0, "name": "stroma", "pixels": 30, "share": 0.75, "area": 15.0, "area_unit": "um2"},
+            {"value": 2, "name": "gland", "pixels": 10, "share": 0.25, "area": 4.75, "area_unit": "um2"},
         ],
         "examined_pixels": 40,
         "total_pixels": 100,
@@ -37,12 +42,12 @@ def test_shares_are_of_the_examined_pixels() -> None:
     [(None, 30, "px"), (SpacingInfo(x=0.1, y=0.1, unit="m", origin="crs"), 0.3, "m2")],
 )
 def test_area_follows_the_spacing(spacing: SpacingInfo | None, area: float, unit: str) -> None:
-    first = statistics(CLASSES, counts(v0=30), spacing)["classes"][0]
+    first = statistics(CLASSES, counts(v0=30), counts(v0=30), spacing)["classes"][0]
     assert (first["area"], first["area_unit"]) == (area, unit)
 
 
 def test_nothing_examined_has_no_shares() -> None:
-    content = statistics(CLASSES, counts(v255=9), None)
+    content = statistics(CLASSES, counts(v255=9), counts(v255=9), None)
     assert [entry["share"] for entry in content["classes"]] == [0.0, 0.0]
     assert content["examined_pixels"] == 0
 

@@ -146,6 +146,23 @@ def test_a_preview_can_be_read_before_the_first_block_is_refined(bundles, tmp_pa
     assert (labels == expected).mean() > 0.98
 
 
+def test_a_preview_shows_no_class_where_there_is_no_data(bundles, tmp_path):
+    pixels = patchwork(500, 700).clip(1)
+    pixels[40:136, 80:280] = pixels[:, 400:416] = 0
+    image = write_image(tmp_path / "i.tif", pixels, nodata=0)
+    spec = spec_for(image, bundles["nested"], tmp_path, coverage="refined", detail=0.5)
+    previews = []
+
+    def watch(stage, share):
+        if stage.startswith("refining") and not previews:
+            with rasterio.open(spec.preview) as file:
+                previews.append(file.read(1))
+
+    run(spec, watch, lambda: False)
+    valid = (pixels[..., 0] > 0).reshape(125, 4, 175, 4).any((1, 3))
+    assert ((previews[0] != 255) == valid).all()
+
+
 @pytest.mark.parametrize("coverage", COVERAGES)
 def test_no_data_costs_nothing(bundles, tmp_path, coverage):
     pixels = patchwork(900, 900)

@@ -294,5 +294,8 @@ def test_a_damaged_tile_is_255_where_not_all_is_data_too(bundles, tmp_path, kind
 
 def test_too_much_damage_fails_and_says_where(bundles, tmp_path):
     image = broken_tiles(tmp_path / "i.tif", noise(512, 512), [9, 20])
-    with pytest.raises(ImageDamaged, match="of 64 tiles"):
-        mask_of(spec_for(image, bundles["constant"], tmp_path))
+    spec = spec_for(image, bundles["constant"], tmp_path).model_copy(update={"image_name": "upload.tif"})
+    with pytest.raises(ImageDamaged, match="of 64 tiles") as refused:
+        mask_of(spec)
+    assert "upload.tif" in refused.value.message
+    assert "i.tif" not in refused.value.message

@@ -92,6 +92,24 @@ def test_overwriting_replaces_results_and_nothing_else(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "link", "out", "project"]
 
 
+@pytest.mark.parametrize("place", ["file/res", "/proc/res", "other"])
+def test_a_place_where_no_result_can_lie_is_named(scene, tmp_path, capsys, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "other.partial").touch()
+    image, bundle = scene
+    assert run(["segment", str(image), "--out", str(tmp_path / place), "--model", str(bundle)]) == 2
+    said = capsys.readouterr().err
+    assert f"--out: the directory {tmp_path / place}.partial cannot be made" in said
+
+
+@pytest.mark.parametrize("amount", ["nan", "inf", "0"])
+def test_no_amount_of_memory_is_refused(scene, tmp_path, capsys, amount):
+    image, bundle = scene
+    command = ["segment", str(image), "--out", str(tmp_path / "o"), "--model", str(bundle), "--memory", amount]
+    assert run(command) == 2
+    assert f"--memory {amount}" in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_beside_a_link_lies_what_belongs_to_it(tmp_path):
     """As git-annex and DVC keep large files: elsewhere, under another name."""

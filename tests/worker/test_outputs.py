@@ -1,6 +1,7 @@
 """The whole pipeline into a directory: the layers on request, late damage, and the same bytes however it got there."""
 
 import json
+import resource
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import zarr
+from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
 from foveate.errors import DiskFull
@@ -190,3 +192,37 @@ def test_masks_stay_what_they_were(tmp_path, policy, mapping):
     with rasterio.open(spec.out / "mask.tif") as mask, np.load(BEFORE) as before:
         assert len(np.unique(before[policy])) == 2
         assert (mask.read(1) != before[policy]).mean() <= 1e-4
+
+
+@pytest.mark.parametrize("spacing", [None, 0.5])
+@pytest.mark.parametrize("m", [1, 8, 64, 512])
+def test_a_coarse_mask_lies_on_its_pixels_and_tells_their_area(tmp_path, m, spacing):
+    """Bright from column 512 on; the mask's last pixels reach beyond the image, and no class has ground there."""
+    bundle = make_bundle(tmp_path / "b", name="b", kind="any", spacing=None, policy="fixed:1")
+    pixels = np.zeros((397, 1111, 3), np.uint8)
+    pixels[:, 512:] = 255
+    if spacing is None:
+        image = tmp_path / "i.png"
+        Image.fromarray(pixels).save(image)
+    else:
+        place = rasterio.Affine(spacing, 0, 5e5, 0, -spacing, 27e5)
+        image = write_image(tmp_path / "i.tif", pixels, crs="EPSG:32640", transform=place)
+    spec = spec_for(image, bundle, tmp_path, mask_downsample=m)
+    made(spec)
+    areas = {
+        entry["name"]: entry["area"] for entry in json.loads((spec.out / "statistics.json").read_text())["classes"]
+    }
+    pixel = 1 if spacing is None else json.loads((spec.out / "manifest.json").read_text())["image"]["spacing"][0] ** 2
+    true = {"dark": 512 * 397 * pixel, "bright": 599 * 397 * pixel}
+    assert areas == pytest.approx(true, rel=1e-3 if spacing else 0)
+    overlay = np.asarray(Image.open(spec.out / "overlay.png").convert("RGB"), int)[:397, :1111]
+    drawn = np.abs(np.diff(overlay[100], axis=0)).sum(axis=1)
+    assert abs(int(drawn[400:700].argmax()) + 400 - 511) <= 2
+
+
+def test_the_peak_is_the_jobs_own(bundle, tmp_path):
+    """An engine lives on: what an earlier job took is not this one's."""
+    np.ones(400_000_000, np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    manifest, _ = made(spec_for(write_image(tmp_path / "i.tif", noise(90, 90)), bundle, tmp_path))
+    assert 0 < manifest["peak_memory_bytes"] < before - 200_000_000
