@@ -40,6 +40,8 @@ class RegionsSummary(BaseModel):
     minimum_area: int
     dropped_pixels: int
     """Pixels of a class that are in no polygon: their component is too small, or has no place on the map."""
+    beyond_map: bool = False
+    """Whether there may be such, as beyond the limb of a satellite's full disk."""
 
 
 _standing_by: list["subprocess.Popen[bytes]"] = []
@@ -153,7 +155,12 @@ def write_regions(job: RegionsJob, strips: Iterator[NDArray[np.uint8]]) -> Regio
         for outlines in polygonizer.finish():
             spool.extend(features.of(outlines))
         regions, pixels = spool.settle()
-        summary = RegionsSummary(regions=regions, minimum_area=spool.minimum, dropped_pixels=examined - pixels)
+        summary = RegionsSummary(
+            regions=regions,
+            minimum_area=spool.minimum,
+            dropped_pixels=examined - pixels,
+            beyond_map=features.earth is not None and not features.earth.even,
+        )
         _write_collection(partial, _members(job, features, summary), spool)
     return summary
 

@@ -176,7 +176,7 @@ def _warnings(job: Job, computed: Computed, regions: RegionsSummary | None) -> l
         place = f"x {region.x}, y {region.y}, {region.width} x {region.height} px"
         warnings.append(f"damaged tile: {place} of level 0 cannot be decoded and is 255 in the mask")
     if regions is not None and regions.dropped_pixels:
-        off_map = ", and what has no place on the map" if job.info.crs else ""
+        off_map = ", and what has no place on the map" if regions.beyond_map else ""
         warnings.append(
             f"regions.geojson leaves out regions below {regions.minimum_area} mask pixels{off_map}: "
             f"{regions.dropped_pixels} pixels in all"
