@@ -11,6 +11,9 @@ from raster.shelf import Shelf, Slot
 
 V = TypeVar("V")
 
+_UNSETTLED_BYTES = 1 << 30
+"""On the shelf: an image that has no levels, and is too small to be given any, is read whole by the first look."""
+
 
 class Use(Enum):
     """When a value will be wanted again."""
@@ -25,7 +28,8 @@ class ChunkCache(Generic[V]):
 
     Values are wanted again in the order in which they were: on a sweep that does not fit, the latest to become of later
     use waits longest, and giving it up costs least. What is out lies on the `shelf` until it is asked for; without
-    one, where its disk is full, or as long as nobody settles what is of use, it is computed again.
+    one, where its disk is full, or where nobody has yet settled what is of use and there is much of it, it is computed
+    again.
 
     Memory bound: finished values sum to at most `budget_bytes` (one value may exceed it alone), plus what is being
     computed: one value a thread. Two threads that want the same key compute it once; the second waits. Keys must be
@@ -127,8 +131,9 @@ class ChunkCache(Generic[V]):
             self._put_aside(out)
 
     def _put_aside(self, key: Hashable) -> None:
-        # Before the first settling the shelf would grow with all that is ever read.
-        slot = self._shelf.put(self._entries[key].result()) if self._shelf is not None and self._settled else None
+        # Before the first settling nobody knows what is of use, and the shelf would grow with all that is ever read.
+        wanted = self._shelf is not None and (self._settled or self._shelf.size < _UNSETTLED_BYTES)
+        slot = self._shelf.put(self._entries[key].result()) if self._shelf is not None and wanted else None
         if slot is not None:
             self._shelved[key] = slot
         self._forget(key)

@@ -32,6 +32,11 @@ class Shelf(Generic[V]):
         self._free: defaultdict[int, list[int]] = defaultdict(list)
         self._end = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._end
+
     def put(self, value: V) -> Slot[V] | None:
         """Where the value lies from now on; None where the disk does not take it."""
         packed = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
