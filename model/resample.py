@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["area", "bilinear", "bilinear_weights", "low_resolution", "low_resolution_shape"]
+__all__ = ["area", "area_shares", "bilinear", "bilinear_weights", "low_resolution", "low_resolution_shape"]
 
 
 def bilinear(values_NCHW: Tensor, rows: int, columns: int) -> Tensor:
@@ -44,9 +44,15 @@ def low_resolution(image_NCHW: Tensor, step: int, aspect: int = 1, *, antialias:
     return (area if antialias else bilinear)(image_NCHW, *shape)
 
 
+def area_shares(pixels: range, length: int, samples: int) -> tuple[slice, Tensor]:
+    """Of an axis of `length` that becomes `samples`: those that `pixels` touch, and (touched, pixels) their shares."""
+    touched = slice(pixels.start * samples // length, -(-pixels.stop * samples // length))
+    edges = torch.arange(touched.start, touched.stop + 1, dtype=torch.float64) * length / samples
+    places = torch.arange(pixels.start, pixels.stop, dtype=torch.float64)
+    shared = torch.minimum(edges[1:, None], places + 1) - torch.maximum(edges[:-1, None], places)
+    return touched, (shared.clamp(min=0) * samples / length).to(torch.float32)
+
+
 def _area_weights(length: int, samples: int) -> Tensor:
     """Matrix (samples, length): the share of every input pixel in every output sample."""
-    edges = torch.arange(samples + 1, dtype=torch.float64) * length / samples
-    pixels = torch.arange(length, dtype=torch.float64)
-    shared = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
-    return (shared.clamp(min=0) * samples / length).to(torch.float32)
+    return area_shares(range(length), length, samples)[1]

@@ -132,10 +132,10 @@ class ChunkCache(Generic[V]):
 
     def _put_aside(self, key: Hashable) -> None:
         # Before the first settling nobody knows what is of use, and the shelf would grow with all that is ever read.
-        wanted = self._shelf is not None and (self._settled or self._shelf.size < _UNSETTLED_BYTES)
-        slot = self._shelf.put(self._entries[key].result()) if self._shelf is not None and wanted else None
-        if slot is not None:
-            self._shelved[key] = slot
+        if self._shelf is not None and (self._settled or self._shelf.size < _UNSETTLED_BYTES):
+            slot = self._shelf.put(self._entries[key].result())
+            if slot is not None:
+                self._shelved[key] = slot
         self._forget(key)
 
     def _forget(self, key: Hashable) -> None:

@@ -21,6 +21,7 @@ from model.datasets.gap import GapImage
 from model.datasets.glass import GlassImage
 from model.datasets.layouts import labelling_of
 from model.datasets.pair import Pair
+from model.resample import area_shares
 from raster.bands import fill_colour
 from raster.fit import Fit, fit
 from raster.geometry import Region, Size
@@ -90,10 +91,10 @@ class LabelledImage:
         if self._thumbnail is None or self._thumbnail.shape[:2] != size.shape:
             made = np.zeros((*size.shape, self._source.bands), np.float32)
             for part in _pieces(self.size, _LESS_AT_ONCE):
-                rows, down = _shares(part.y, part.y1, self.size.height, size.height)
-                columns, across = _shares(part.x, part.x1, self.size.width, size.width)
+                rows, down = area_shares(range(part.y, part.y1), self.size.height, size.height)
+                columns, across = area_shares(range(part.x, part.x1), self.size.width, size.width)
                 pixels = self.pixels(part, part.size).astype(np.float32)
-                made[rows, columns] += np.moveaxis(down @ np.moveaxis(pixels, 2, 0) @ across.T, 0, 2)
+                made[rows, columns] += np.moveaxis(down.numpy() @ np.moveaxis(pixels, 2, 0) @ across.numpy().T, 0, 2)
             self._thumbnail = made
         return self._thumbnail
 
@@ -317,15 +318,6 @@ def _pieces(size: Size, scale: float) -> Iterator[Region]:
     for y in range(0, size.height, side):
         for x in range(0, size.width, side):
             yield Region.between(x, y, min(x + side, size.width), min(y + side, size.height))
-
-
-def _shares(start: int, end: int, length: int, samples: int) -> tuple[slice, NDArray[np.float32]]:
-    """Of an axis's pixels [start, end): the samples that they touch, and (samples, pixels) their shares in these."""
-    touched = slice(start * samples // length, -(-end * samples // length))
-    edges = np.arange(touched.start, touched.stop + 1) * length / samples
-    pixels = np.arange(start, end)
-    common = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return touched, (common.clip(min=0) * samples / length).astype(np.float32)
 
 
 def _centres(window: Region, size: Size, ratio: tuple[float, float]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
