@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import OptionInvalid
 from raster.geometry import Region, Size
-from raster.grid import Lattice, make_lattice
+from raster.grid import Lattice, count_of, make_lattice
 
 __all__ = ["Node", "Tree", "make_tree", "plan_leaves"]
 
@@ -54,6 +54,12 @@ class Tree:
     def cells(self) -> Lattice:
         """The finest nodes as a lattice."""
         return self._lattice(0)
+
+    @property
+    def dense(self) -> Lattice:
+        """The lattice of dense coverage with the same stride, which ends where finest squares may hang over."""
+        rows, columns = (count_of(length, self.patch, self.stride) for length in self.size.shape)
+        return Lattice(self.size, self.patch, self._fovs, self.stride, True, columns, rows)
 
     @property
     def roots(self) -> Lattice:
@@ -122,15 +128,6 @@ class Tree:
             for row, column in np.unique(here, axis=0).tolist():
                 yield Node(level, root.row * ratio + row, root.column * ratio + column)
 
-    def dense_count(self, examined: NDArray[np.bool_]) -> int:
-        """Forwards of dense coverage where `examined` (cells) is set: its lattice ends where squares may hang over."""
-        P, S = self.patch, self.stride
-        under = []
-        for length, count in zip(self.size.shape, examined.shape, strict=True):
-            dense = 1 if length <= P else -(-(length - P) // S) + 1
-            under.append(np.minimum((np.arange(dense) * S + P // 2) // S, count - 1))
-        return int(examined[np.ix_(*under)].sum())
-
     def run_counts(self, leaf: NDArray[np.int8], examined: NDArray[np.bool_], *, inner: bool) -> list[int]:
         """Nodes by level that were forwarded: those that own cells and, if `inner`, all above them."""
         return [
@@ -141,9 +138,12 @@ class Tree:
     def _lattice(self, level: int) -> Lattice:
         rows, columns = self.grid(level)
         scale = self.scales[level]
-        fovs = tuple(self.patch * s for s in self.scales)
         side = self.patch * scale
-        return Lattice(self.size, side, fovs, self.side(level), True, columns, rows, -self.margin * scale)
+        return Lattice(self.size, side, self._fovs, self.side(level), True, columns, rows, -self.margin * scale)
+
+    @property
+    def _fovs(self) -> tuple[int, ...]:
+        return tuple(self.patch * scale for scale in self.scales)
 
     def _squares(self, cells: NDArray[np.bool_], level: int) -> NDArray[np.bool_]:
         scale = self.scales[level]
@@ -167,18 +167,19 @@ def make_tree(size: Size, patch: int, fovs: tuple[int, ...], overlap: float) -> 
 
 
 def plan_leaves(
-    tree: Tree, need: list[NDArray[np.float32]], examined: NDArray[np.bool_], share: float
+    tree: Tree, need: list[NDArray[np.float32]], examined: NDArray[np.bool_], share: float, dense: int
 ) -> tuple[NDArray[np.int8], float]:
-    """Leaves for at most `share` of dense's forwards, all children of a node or none; and the threshold.
+    """Leaves for at most `share` of the `dense` forwards of dense coverage, all children of a node or none; and the
+    threshold.
 
     `need[level]` (rows, columns) of each level from 1 to the roots' (`need[0]` is not read) says how much a node asks
     for its children; `examined` (cells). A node is replaced by its children if its need, and that of all above it, is
     beyond one threshold for the whole image. Returns the owner's level for every cell, examined or not. The roots are
     always there, whatever they cost; a share of 1 is the finest level everywhere, whose squares may be a few more than
-    dense's windows (`Tree.dense_count`).
+    dense's windows (`Tree.dense`).
     """
     forwards = [tree.pooled(examined, level) for level in range(len(tree.scales))]
-    budget = share * tree.dense_count(examined) if share < 1 else int(forwards[0].sum())
+    budget = share * dense if share < 1 else int(forwards[0].sum())
     asked = _asked(tree, need)
     levels, needs, costs, places = [], [], [], []
     for level in range(tree.top, 0, -1):

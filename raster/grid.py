@@ -94,7 +94,7 @@ def make_lattice(size: Size, patch: int, fovs: tuple[int, ...], overlap: float) 
     aligned = step <= wanted
     stride = wanted // step * step if aligned else wanted
     return Lattice(
-        size, patch, fovs, stride, aligned, _count(size.width, patch, stride), _count(size.height, patch, stride)
+        size, patch, fovs, stride, aligned, count_of(size.width, patch, stride), count_of(size.height, patch, stride)
     )
 
 
@@ -106,7 +106,8 @@ def common_step(patch: int, fovs: tuple[int, ...]) -> int:
     return Fraction(numerator, denominator).numerator
 
 
-def _count(length: int, patch: int, stride: int) -> int:
+def count_of(length: int, patch: int, stride: int) -> int:
+    """Windows of `patch` pixels, `stride` apart from the first pixel on, that cover `length` pixels."""
     return 1 if length <= patch else -(-(length - patch) // stride) + 1
 
 

@@ -147,19 +147,17 @@ def _seen(job: Job, plan: Plan) -> list[Seen]:
 
 
 def _counts(job: Job, plan: Plan, computed: Computed) -> dict[str, Any]:
-    tree, seen = job.tree, _seen(job, plan)
+    seen = _seen(job, plan)
     by_fov = [int(windows.mask.sum()) for windows in seen]
-    examined = plan.reason == EXAMINED
-    made, locations = forwards(plan, seen), int(examined.sum())
-    dense = locations if tree is None else tree.dense_count(examined)
+    made = forwards(plan, seen)
     valid = max(1, computed.tally.valid)
     return {
-        "locations": locations,
+        "locations": int((plan.reason == EXAMINED).sum()),
         "patches": sum(by_fov),
         "patches_by_fov": by_fov,
         "forwards": made,
-        "forwards_dense": dense,
-        "forwards_share": made / max(1, dense),
+        "forwards_dense": plan.dense,
+        "forwards_share": made / max(1, plan.dense),
         "pixels_needed": pixels_needed(seen, job.grid, job.source.info, _levels(job).__getitem__),
         "pixels_decoded": computed.pixels_decoded,
         "pixels_converted": 0 if needs_conversion(job.info) is None else job.info.width * job.info.height,

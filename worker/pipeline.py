@@ -15,6 +15,7 @@ from model.bundle import load_bundle
 from model.device import choose_device, within_memory
 from model.heap import KEPT_BY_A_JOB, give_back, set_up_heap
 from model.predictor import Predictor
+from model.tree import Tree
 from raster.geometry import Region
 from raster.regions import stand_by
 from raster.sidecars import find_sidecars
@@ -26,7 +27,7 @@ from worker.counts import forwards, windows_of_tree
 from worker.job import COMPUTED, CONVERTED, LOOKED, Job, Report, prepared
 from worker.look import Thumbnail, distribution, take_thumbnail
 from worker.manifest import begin_peak_memory, file_sha256, levels_read, manifest
-from worker.plan import EXAMINED, Plan, make_plan, tissue_under, why_skipped
+from worker.plan import EXAMINED, Asked, Plan, make_plan, tissue_in, why_skipped
 from worker.refined import RefinedWork
 from worker.sizing import batch_for
 from worker.spec import JobSpec
@@ -154,12 +155,22 @@ def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tup
 def _new_plan(job: Job, predictor: Predictor, thumbnail: Thumbnail) -> tuple[Plan, float | None]:
     """The plan, and the threshold of a tree."""
     looking = job.options.tissue_mask and job.info.kind == "slide"
-    tissue = tissue_under(job.cells, thumbnail) if looking else None
-    reason = why_skipped(job.source, job.grid, job.cells, _judged(job), job.cells_asked, tissue)
-    if job.tree is not None:
-        return make_tree_plan(job, job.tree, predictor, thumbnail, reason, tissue)
-    seen = distribution(predictor, thumbnail, job.lattice)
-    return make_plan(job.card, job.lattice, job.policy, seen, reason), None
+    tissue = tissue_in(thumbnail) if looking else None
+    asked = Asked(job.cells, job.cells_asked, _judged(job))
+    if job.tree is None:
+        (reason,) = why_skipped(job.source, job.grid, [asked], tissue, thumbnail.step)
+        seen = distribution(predictor, thumbnail, job.lattice)
+        return make_plan(job.card, job.lattice, job.policy, seen, reason), None
+    both = [asked, _as_dense(job, job.tree)]
+    reason, as_dense = why_skipped(job.source, job.grid, both, tissue, thumbnail.step)
+    dense = int((as_dense == EXAMINED).sum())
+    return make_tree_plan(job, job.tree, predictor, thumbnail, tissue, reason, dense)
+
+
+def _as_dense(job: Job, tree: Tree) -> Asked:
+    """What dense coverage of the same region would ask for."""
+    columns, rows = tree.dense.cells_touching(job.roi_w)
+    return Asked(tree.dense, (rows, columns), job.placement.region_l0)
 
 
 def _judged(job: Job) -> Region:
@@ -187,7 +198,7 @@ def _stage(job: Job, plan: Plan) -> Callable[[], str]:
     """What the progress says of computing: a plan's cost before it starts, and that there is a preview."""
     if job.tree is not None and job.coverage.kind == "planned":
         seen = windows_of_tree(plan, job.tree, inner=False)
-        share = forwards(plan, seen) / max(1, job.tree.dense_count(plan.reason == EXAMINED))
+        share = forwards(plan, seen) / max(1, plan.dense)
         cost = f"segmenting, {forwards(plan, seen)} forwards planned, {share:.0%} of dense"
         return lambda: cost
     return lambda: PREVIEWED if job.spec.preview.exists() else "segmenting"

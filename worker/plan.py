@@ -1,5 +1,6 @@
 """The plan: for every cell whether it is examined and what it sees; complete before any patch is read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class Plan:
     heaviest of those that are. `mean_fov` float32: the mean side under F_theta's distribution, in working pixels.
     `weights` (D, rows, columns) float32 where fields of view are mixed, else None. `kind` as in `model.policy.Choice`;
     "tree": adaptive coverage, where `choice` is the level of the node that owns the cell and `mean_fov` its side.
-    `bank` is D.
+    `bank` is D. `dense` is how many places dense coverage of the same would examine, each with one forward or more.
     """
 
     kind: str
@@ -38,11 +39,17 @@ class Plan:
     choice: NDArray[np.int8]
     mean_fov: NDArray[np.float32]
     weights: NDArray[np.float32] | None
+    dense: int
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """For storage; `Plan.of` reads them back."""
         arrays: dict[str, NDArray[Any]] = {"kind": np.array(self.kind), "bank": np.array(self.bank)}
-        arrays |= {"reason": self.reason, "choice": self.choice, "mean_fov": self.mean_fov}
+        arrays |= {
+            "reason": self.reason,
+            "choice": self.choice,
+            "mean_fov": self.mean_fov,
+            "dense": np.array(self.dense),
+        }
         return arrays if self.weights is None else {**arrays, "weights": self.weights}
 
     @classmethod
@@ -54,6 +61,7 @@ class Plan:
             arrays["choice"],
             arrays["mean_fov"],
             arrays.get("weights"),
+            int(arrays["dense"]),
         )
 
     def fovs_read(self, row: int, column: int) -> tuple[int, ...]:
@@ -72,37 +80,47 @@ def make_plan(
     weights = None if choice.weights is None else np.ascontiguousarray(choice.weights.T).reshape(D, rows, columns)
     fovs = np.array(lattice.fovs, np.float32)
     mean_fov = np.tensordot(fovs, distribution, axes=1).astype(np.float32)
-    return Plan(choice.kind, D, reason, choice.index.reshape(rows, columns), mean_fov, weights)
+    examined = int((reason == EXAMINED).sum())
+    return Plan(choice.kind, D, reason, choice.index.reshape(rows, columns), mean_fov, weights, examined)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The cells of a lattice that are asked for, by their rows and columns, and the level-0 pixels that count there."""
+
+    lattice: Lattice
+    cells: tuple[range, range]
+    region_l0: Region
 
 
 def why_skipped(
-    source: Source,
-    grid: WorkingGrid,
-    lattice: Lattice,
-    region_l0: Region,
-    asked: tuple[range, range],
-    tissue: NDArray[np.bool_] | None,
-) -> NDArray[np.uint8]:
-    """EXAMINED, NO_DATA or BACKGROUND for every cell; those beyond the rows and columns `asked` are NO_DATA.
+    source: Source, grid: WorkingGrid, asked: Sequence[Asked], tissue: NDArray[np.bool_] | None, step: int
+) -> list[NDArray[np.uint8]]:
+    """For each of `asked`, EXAMINED, NO_DATA or BACKGROUND for every cell of its lattice; NO_DATA beyond its cells.
 
-    No data is exact: a cell is left out only if level 0 has no valid pixel of `region_l0` in its window. `tissue`
-    (rows, columns) as from `tissue_under`, None: everything may be tissue.
+    No data is exact: a cell is left out only if level 0 has no valid pixel of the region in its window. The region of
+    the first holds all others, and is read once. `tissue` as from `tissue_in`, `step` working pixels a pixel of it; a
+    cell without any is background.
     """
-    reason = np.full((lattice.rows, lattice.columns), NO_DATA, np.uint8)
-    rows, columns = asked
-    reason[rows.start : rows.stop, columns.start : columns.stop] = EXAMINED
-    if source.info.validity != "none":
-        reason[~_with_data(source, grid, lattice, region_l0)] = NO_DATA
-    if tissue is not None:
-        reason[(reason == EXAMINED) & ~tissue] = BACKGROUND
-    return reason
+    with_data = _with_data(source, grid, asked) if source.info.validity != "none" else [None] * len(asked)
+    reasons = []
+    for one, found in zip(asked, with_data, strict=True):
+        (rows, columns), lattice = one.cells, one.lattice
+        reason = np.full((lattice.rows, lattice.columns), NO_DATA, np.uint8)
+        reason[rows.start : rows.stop, columns.start : columns.stop] = EXAMINED
+        if found is not None:
+            reason[~found] = NO_DATA
+        if tissue is not None:
+            reason[(reason == EXAMINED) & ~any_under(tissue, lattice, step)] = BACKGROUND
+        reasons.append(reason)
+    return reasons
 
 
-def tissue_under(lattice: Lattice, thumbnail: Thumbnail) -> NDArray[np.bool_] | None:
-    """(rows, columns): whether there may be tissue under a cell's window; None where the colours cannot tell."""
+def tissue_in(thumbnail: Thumbnail) -> NDArray[np.bool_] | None:
+    """(height, width) of the thumbnail: whether there may be tissue; None where the colours cannot tell."""
     if thumbnail.values.shape[2] != 3 or thumbnail.values.dtype != np.uint8:
         return None
-    return any_under(tissue_mask(thumbnail.values, thumbnail.valid > 0), lattice, thumbnail.step)
+    return tissue_mask(thumbnail.values, thumbnail.valid > 0)
 
 
 def any_under(mask: NDArray[np.bool_], lattice: Lattice, step: int) -> NDArray[np.bool_]:
@@ -121,18 +139,23 @@ def _ends(count: int, lattice: Lattice, step: int, length: int) -> tuple[NDArray
     return np.maximum(start, 0) // step, np.minimum(-(-(start + lattice.patch) // step), length)
 
 
-def _with_data(source: Source, grid: WorkingGrid, lattice: Lattice, area: Region) -> NDArray[np.bool_]:
-    """(rows, columns): whether level 0 has a valid pixel in the cell's window; False outside `area`, level-0 pixels."""
-    found = np.zeros((lattice.rows, lattice.columns), bool)
+def _with_data(source: Source, grid: WorkingGrid, asked: Sequence[Asked]) -> list[NDArray[np.bool_] | None]:
+    """For each, (rows, columns): whether level 0 has a valid pixel of its region in the cell's window."""
+    found = [np.zeros((one.lattice.rows, one.lattice.columns), bool) for one in asked]
+    area = asked[0].region_l0
     for y in range(area.y, area.y1, _NEAR):
         for x in range(area.x, area.x1, _NEAR):
-            part = Region(x, y, _NEAR, _NEAR).intersection(area)
-            valid = source.read_valid(part)
-            if valid is None:
-                _mark(found, part, grid, lattice)
-            elif valid.any():
-                _mark_valid(found, valid, part, grid, lattice)
-    return found
+            square = Region(x, y, _NEAR, _NEAR).intersection(area)
+            valid = source.read_valid(square)
+            for one, marks in zip(asked, found, strict=True):
+                part = square.intersection(one.region_l0)
+                if part.empty:
+                    continue
+                if valid is None:
+                    _mark(marks, part, grid, one.lattice)
+                elif (inside := valid[part.slices(square.x, square.y)]).any():
+                    _mark_valid(marks, inside, part, grid, one.lattice)
+    return [*found]
 
 
 def _mark_valid(

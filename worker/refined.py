@@ -50,7 +50,7 @@ class RefinedWork(BlockWork):
         super().__init__(job, plan, canvas, predictor, known_damage)
 
     def _computed(self) -> Computed:
-        plan, found = tree_plan(self._tree, self._leaf, self._plan.reason), super()._computed()
+        plan, found = tree_plan(self._tree, self._leaf, self._plan.reason, self._plan.dense), super()._computed()
         decoded = found.pixels_decoded + self._roots_decoded
         return replace(found, plan=plan, previewed=self._previewed, pixels_decoded=decoded)
 

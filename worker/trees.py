@@ -47,31 +47,32 @@ class TreeReader(PatchReader):
 
 
 def make_tree_plan(
-    job: Job, tree: Tree, predictor: Predictor, thumbnail: Thumbnail, reason: NDArray[np.uint8],
-    tissue: NDArray[np.bool_] | None,
+    job: Job, tree: Tree, predictor: Predictor, thumbnail: Thumbnail, tissue: NDArray[np.bool_] | None,
+    reason: NDArray[np.uint8], dense: int,
 ) -> tuple[Plan, float]:  # fmt: skip
     """The leaves of planned coverage and the threshold behind them; all roots, to begin with, for refined coverage.
 
     The budget is shared out over the whole image, whatever part of it is asked for, so that a part is the crop of the
-    whole; what has data is therefore judged by the thumbnail.
+    whole; what has data is therefore judged by the thumbnail. `tissue` and `reason` (cells) as in `worker.plan`;
+    `dense` is the plan's.
     """
     leaf = np.full(tree.grid(0), tree.top, np.int8)
     threshold = float("inf")
     if job.coverage.kind == "planned":
         assert job.coverage.detail is not None
-        present = any_under(thumbnail.valid > 0, tree.cells, thumbnail.step)
-        examined = present if tissue is None else present & tissue
+        seen = thumbnail.valid > 0 if tissue is None else tissue
+        examined, dense_examined = (any_under(seen, lattice, thumbnail.step) for lattice in (tree.cells, tree.dense))
         steering = job.card.coverage.planning == "foveation" and predictor.foveation is not None
         wants = distribution_everywhere(predictor, thumbnail) if steering else None
         needs = planned_needs(tree, thumbnail.values, thumbnail.valid, thumbnail.step, wants)
-        leaf, threshold = plan_leaves(tree, needs, examined, job.coverage.detail)
+        leaf, threshold = plan_leaves(tree, needs, examined, job.coverage.detail, int(dense_examined.sum()))
         reason = _without_far_leaves(tree, leaf, reason, job.roi_w)
-    return tree_plan(tree, leaf, reason), threshold
+    return tree_plan(tree, leaf, reason, dense), threshold
 
 
-def tree_plan(tree: Tree, leaf: NDArray[np.int8], reason: NDArray[np.uint8]) -> Plan:
+def tree_plan(tree: Tree, leaf: NDArray[np.int8], reason: NDArray[np.uint8], dense: int) -> Plan:
     sides = np.array([tree.patch * scale for scale in tree.scales], np.float32)
-    return Plan("tree", len(sides), reason, leaf, sides[leaf], None)
+    return Plan("tree", len(sides), reason, leaf, sides[leaf], None, dense)
 
 
 def tree_shots(tree: Tree, plan: Plan, block: Block) -> Iterator[Shot]:

@@ -103,8 +103,8 @@ class CoveredImage:
     @property
     def dense(self) -> int:
         """Forwards of dense coverage."""
-        tree = self.nodes.tree
-        return tree.dense_count(np.ones(tree.grid(0), bool))
+        lattice = self.nodes.tree.dense
+        return lattice.rows * lattice.columns
 
     @property
     def blocks(self) -> int:
@@ -279,7 +279,7 @@ def _strips(
         assert threshold is not None
         return covers[0].refined(image.refined[signal], threshold)
     assert detail is not None
-    leaf, _ = plan_leaves(tree, image.planned[signal], np.ones(tree.grid(0), bool), detail)
+    leaf, _ = plan_leaves(tree, image.planned[signal], np.ones(tree.grid(0), bool), detail, image.dense)
     return covers[0].leaves(leaf)
 
 

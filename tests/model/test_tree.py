@@ -76,7 +76,8 @@ def test_a_plan_owns_every_examined_cell_once_and_keeps_its_budget(tree, share, 
     rng = np.random.default_rng(seed)
     need = [rng.random(tree.grid(level)).astype(np.float32) for level in range(len(tree.scales))]
     examined = rng.random(tree.grid(0)) < rng.choice([0.2, 0.9, 1.0])
-    leaf, _ = plan_leaves(tree, need, examined, share)
+    dense = tree.dense.rows * tree.dense.columns
+    leaf, _ = plan_leaves(tree, need, examined, share, dense)
     owners = np.zeros(tree.grid(0), int)
     leaves = list(tree.leaves(leaf, examined))
     for node in leaves:
@@ -84,7 +85,7 @@ def test_a_plan_owns_every_examined_cell_once_and_keeps_its_budget(tree, share, 
     assert (owners[examined] == 1).all()
     roots = int(tree.pooled(examined, tree.top).sum())
     assert len(leaves) == sum(tree.run_counts(leaf, examined, inner=False))
-    assert len(leaves) <= max(roots, share * tree.dense_count(examined) if share < 1 else examined.sum())
+    assert len(leaves) <= max(roots, share * dense if share < 1 else examined.sum())
 
 
 def depth(tree, need, row, column, threshold):
@@ -100,7 +101,7 @@ def test_the_threshold_decides_alone(tree, seed):
     rng = np.random.default_rng(seed)
     need = [rng.random(tree.grid(level)).astype(np.float32) for level in range(len(tree.scales))]
     everywhere = np.ones(tree.grid(0), bool)
-    leaf, threshold = plan_leaves(tree, need, everywhere, 0.5)
+    leaf, threshold = plan_leaves(tree, need, everywhere, 0.5, tree.dense.rows * tree.dense.columns)
     for row, column in np.argwhere(everywhere)[:50].tolist():
         # Nodes that ask for exactly the threshold may fall on either side of the budget.
         least = depth(tree, need, row, column, np.nextafter(threshold, -np.inf))
@@ -111,8 +112,8 @@ def test_the_whole_budget_buys_the_finest_level_and_none_buys_the_roots():
     tree = make_tree(Size(500, 300), 32, (32, 64, 128), 0.25)
     need = [np.ones(tree.grid(level), np.float32) for level in range(3)]
     everywhere = np.ones(tree.grid(0), bool)
-    assert (plan_leaves(tree, need, everywhere, 1.0)[0] == 0).all()
-    assert (plan_leaves(tree, need, everywhere, 0.0)[0] == 2).all()
+    assert (plan_leaves(tree, need, everywhere, 1.0, 1000)[0] == 0).all()
+    assert (plan_leaves(tree, need, everywhere, 0.0, 1000)[0] == 2).all()
 
 
 def test_inner_nodes_count_where_all_are_forwarded():
@@ -125,13 +126,13 @@ def test_inner_nodes_count_where_all_are_forwarded():
 
 
 @given(trees())
-def test_dense_forwards_are_those_of_the_dense_lattice(tree):
+def test_the_dense_lattice_is_that_of_dense_coverage(tree):
     fovs = tuple(tree.patch * scale for scale in tree.scales)
     for overlap in (0.0, 0.25, 0.5, 0.75):
         dense = make_lattice(tree.size, tree.patch, fovs, overlap)
         if dense.stride == tree.stride:
-            assert tree.dense_count(np.ones(tree.grid(0), bool)) == dense.rows * dense.columns
-    assert tree.dense_count(np.zeros(tree.grid(0), bool)) == 0
+            assert (tree.dense.rows, tree.dense.columns) == (dense.rows, dense.columns)
+            assert tree.dense.window(0, 0) == dense.window(0, 0)
 
 
 @pytest.mark.parametrize("fovs", [(64,), (64, 96), (64, 128, 320), (32, 64)])

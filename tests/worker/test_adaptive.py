@@ -171,12 +171,31 @@ def test_no_data_costs_nothing(bundles, tmp_path, coverage):
     image = write_image(tmp_path / "i.tif", pixels, nodata=0)
     spec = spec_for(image, bundles["nested"], tmp_path, coverage=coverage, detail=1.0)
     counts = run(spec, lambda stage, share: None, lambda: False)["counts"]
-    assert counts["forwards_dense"] == 19 * 7
-    assert counts["forwards"] <= (1.0 if coverage == "planned" else 1.4) * 19 * 7 + 10
+    assert counts["forwards_dense"] == 19 * 6
+    squares = 19 * 7  # of the finest level, one column of which lies around the border
+    assert counts["forwards"] <= (1.0 if coverage == "planned" else 1.4) * squares + 10
     with rasterio.open(spec.out / "mask.tif") as file:
         mask = file.read(1)
     assert (mask[:, 280:] == 255).all()
     assert (mask[:, :280] != 255).all()
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+@pytest.mark.parametrize("roi", [None, (210, 333, 290.5, 201)])
+def test_forwards_are_told_against_those_that_dense_coverage_makes(bundles, tmp_path, coverage, roi):
+    pixels = patchwork(700, 900).clip(1)
+    rows, columns = np.ogrid[:700, :900]
+    pixels[(rows * 7 + columns * 3) % 400 < 250] = 0  # slanted stripes, so that borders of data fall everywhere
+    image = write_image(tmp_path / "i.tif", pixels, nodata=0)
+    told = {}
+    for asked in ("dense", coverage):
+        options = {"policy": "fixed:1"} if asked == "dense" else {"detail": 0.3}
+        spec = spec_for(image, bundles["nested"], tmp_path / asked, coverage=asked, roi=roi, **options)
+        told[asked] = run(spec, lambda stage, share: None, lambda: False)["counts"]
+    dense = told["dense"]
+    assert told[coverage]["forwards_dense"] == dense["forwards_dense"] == dense["forwards"] == dense["locations"]
+    if coverage == "planned" and roi is None:
+        assert told[coverage]["forwards"] <= 0.3 * dense["forwards"]
 
 
 @pytest.fixture
@@ -246,7 +265,9 @@ def test_the_mask_that_is_scored_is_the_one_that_is_written(bundles, tmp_path, c
     cover, tree = Cover(nodes), nodes.tree
     if coverage == "planned":
         needs = planned_needs(tree, thumbnail_of(image, 32), None, 32, None)
-        strips = cover.leaves(plan_leaves(tree, needs, np.ones(tree.grid(0), bool), 0.5)[0])
+        strips = cover.leaves(
+            plan_leaves(tree, needs, np.ones(tree.grid(0), bool), 0.5, tree.dense.rows * tree.dense.columns)[0]
+        )
     else:
         strips = cover.refined(nodes.wants(), 0.35)
     scored = np.concatenate([strip.scores.argmax(axis=0) for strip in strips])

@@ -52,7 +52,7 @@ class Reading:
         shape = (self.lattice.rows, self.lattice.columns)
         weights = np.full((len(fovs), *shape), 1 / len(fovs), np.float32)
         choice, reason = np.zeros(shape, np.int8), np.zeros(shape, np.uint8)
-        self.plan = Plan("mixed", len(fovs), reason, choice, np.ones(shape, np.float32), weights)
+        self.plan = Plan("mixed", len(fovs), reason, choice, np.ones(shape, np.float32), weights, reason.size)
 
     def batches(self) -> Iterator[PatchBatch]:
         tasks = ((block, group) for block in self.placement.blocks for group in groups(self.plan, block, 4))
