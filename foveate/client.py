@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import httpx
+from pydantic import ValidationError
 
 from foveate.errors import (
     FoveateError,
@@ -21,6 +22,7 @@ from foveate.errors import (
     Unexpected,
     error_of,
 )
+from foveate.options import option_error
 from foveate.schema import BundleCard, JobState, ResultFile, SegmentOptions, StatusInfo, StoredImage
 
 CHUNK = 1 << 20
@@ -32,7 +34,8 @@ __all__ = ["Client"]
 
 
 class Client:
-    """One service at `url`; every error is the FoveateError that the service raised, or ServiceUnreachable.
+    """One service at `url`. Every error is a FoveateError: the service's own, ServiceUnreachable where it does not
+    answer, or what each method names.
 
     >>> with Client("http://127.0.0.1:8000") as client:          # doctest: +SKIP
     ...     image = client.upload(Path("slide.svs"))
@@ -61,7 +64,10 @@ class Client:
         self._http.close()
 
     def upload(self, path: Path, on_progress: Callable[[float], None] | None = None) -> StoredImage:
-        """Sends one file (a slide of several files: a .zip of them) and returns what the service made of it."""
+        """Sends one file (a slide of several files: a .zip of them) and returns what the service made of it.
+
+        Raises ImageMissing for what is no file.
+        """
         if not path.is_file():
             hint = "give a file; a slide of several files goes as one .zip" if path.exists() else "check the path"
             raise ImageMissing(f"{path} is not a file", hint=hint)
@@ -69,7 +75,7 @@ class Client:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         # Long: after the last byte the service unpacks and probes before it answers.
         timeout = httpx.Timeout(60.0, read=600.0)
-        response = self._send(
+        stored = self._json(
             "POST",
             "/images",
             params={"name": path.name},
@@ -77,7 +83,7 @@ class Client:
             headers=headers,
             timeout=timeout,
         )
-        return StoredImage.model_validate(response.json())
+        return StoredImage.model_validate(stored)
 
     def images(self) -> list[StoredImage]:
         return [StoredImage.model_validate(entry) for entry in self._json("GET", "/images")["images"]]
@@ -89,8 +95,11 @@ class Client:
         self._send("DELETE", f"/images/{image_id}")
 
     def submit(self, image_id: str, *, idempotency_key: str | None = None, **options: Any) -> StatusInfo:
-        """Starts a segmentation of a stored image; `options` are the fields of SegmentOptions."""
-        given = SegmentOptions.model_validate(options).model_dump(mode="json", exclude_unset=True)
+        """Starts a segmentation of a stored image; `options` are the fields of SegmentOptions, else OptionInvalid."""
+        try:
+            given = SegmentOptions.model_validate(options).model_dump(mode="json", exclude_unset=True)
+        except ValidationError as error:
+            raise option_error(error, "see the fields of foveate.schema.SegmentOptions") from error
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         body = {"inputs": {"image": image_id, **given}}
         return StatusInfo.model_validate(self._json("POST", "/processes/segment/execution", json=body, headers=headers))
@@ -144,7 +153,8 @@ class Client:
     def fetch(self, job_id: str, out_dir: Path) -> list[Path]:
         """Downloads every result into the new directory `out_dir`, checked against its SHA-256.
 
-        The directory appears complete or not at all. Raises OutputExists if it is there already.
+        The directory appears complete or not at all. Raises OutputExists if it is there already, Unexpected where the
+        bytes are not those that the service promised.
         """
         if out_dir.exists():
             raise OutputExists(f"{out_dir} exists already", hint="choose another directory, or remove this one")
@@ -189,7 +199,7 @@ class Client:
         try:
             return response.json()
         except ValueError:
-            return _foreign(response)  # it raises
+            _foreign(response)
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
@@ -225,10 +235,10 @@ def _checked(response: httpx.Response) -> httpx.Response:
         problem = response.json()
         raise error_of(problem["code"], problem["detail"], problem["hint"])
     except (ValueError, KeyError, TypeError):
-        return _foreign(response)
+        _foreign(response)
 
 
-def _foreign(response: httpx.Response) -> httpx.Response:
+def _foreign(response: httpx.Response) -> NoReturn:
     """An error without our body: a proxy answered, or something else listens there."""
     kind: type[FoveateError] = Unauthorized if response.status_code in (401, 403) else ServiceUnreachable
     message = f"{response.request.method} {response.request.url.path} was answered {response.status_code} by no Foveate"

@@ -1,29 +1,18 @@
 """What can go wrong, each with a stable code, a message that names the culprit and a hint that says what to do.
 
 FoveateError
-├── InputError                      exit 2: the caller can mend it
-│   ├── OptionInvalid               an option's value, or a combination of options
-│   ├── OutputExists                the output directory is already there
-│   ├── CanvasMismatch              committed work of another configuration lies in the way
-│   ├── ImageError
-│   │   ├── ImageMissing            no such file
-│   │   ├── ImageUnsupported        no reader takes this format
-│   │   ├── ImageUnreadable         a reader takes it, and its pixels cannot be decoded
-│   │   ├── ImageDamaged            too many tiles cannot be decoded
-│   │   └── ImageLimits             more pixels, bands or bytes than the limits allow
-│   └── FitError                    the image and the bundle do not go together
-│       ├── BandsMismatch           number, order or type of the bands
-│       ├── SpacingMismatch         unknown, in another unit, or out of the bundle's range
-│       ├── KindMismatch            a slide through a scene bundle, or the other way round
-│       └── ModelChoice             no bundle fits, or several do
-│   └── BundleInvalid               a bundle breaks its contract
+├── InputError                      exit 2
+│   ├── OptionInvalid, OutputExists, CanvasMismatch, BundleInvalid
+│   ├── ImageError: ImageMissing, ImageUnsupported, ImageUnreadable, ImageDamaged, ImageLimits
+│   └── FitError: BandsMismatch, SpacingMismatch, KindMismatch, ModelChoice
 ├── NotFound                        exit 2
 │   ├── BundleUnknown, ImageUnknown, JobUnknown, ProcessUnknown, ResultUnknown
 │   └── ResultNotReady, ResultGone
 ├── Conflict                        exit 2: ImageInUse, IdempotencyConflict
 ├── Refused                         exit 2: Unauthorized, UploadTooLarge, UploadInvalid
-└── Failure                         exit 1: the work or the machine failed
-    ├── CoverageHole, DiskFull, MemoryTooSmall, WorkerLost, Dismissed, EngineMissing, ServiceUnreachable, Unexpected
+└── Failure                         exit 1
+    ├── CoverageHole, DiskFull, MemoryTooSmall, WorkerLost
+    └── Dismissed, EngineMissing, ServiceUnreachable, Unexpected
 """
 
 from typing import ClassVar
@@ -51,168 +40,248 @@ def _rebuild(kind: type[FoveateError], message: str, hint: str) -> FoveateError:
 
 
 class InputError(FoveateError):
+    """What the caller can mend."""
+
     code = "input-invalid"
     exit_code = 2
 
 
 class OptionInvalid(InputError):
+    """An option's value, or a combination of options."""
+
     code = "option-invalid"
 
 
 class OutputExists(InputError):
+    """The output directory is already there."""
+
     code = "output-exists"
 
 
 class CanvasMismatch(InputError):
+    """Committed work of another configuration lies in the way."""
+
     code = "canvas-mismatch"
 
 
 class ImageError(InputError):
+    """An image that cannot be used."""
+
     code = "image-invalid"
 
 
 class ImageMissing(ImageError):
+    """No such file."""
+
     code = "image-missing"
 
 
 class ImageUnsupported(ImageError):
+    """No reader takes this format."""
+
     code = "image-unsupported"
 
 
 class ImageUnreadable(ImageError):
+    """A reader takes it, and its pixels cannot be decoded."""
+
     code = "image-unreadable"
 
 
 class ImageDamaged(ImageError):
+    """Too many tiles cannot be decoded."""
+
     code = "image-damaged"
 
 
 class ImageLimits(ImageError):
+    """More pixels, bands or bytes than the limits allow."""
+
     code = "image-limits"
 
 
 class FitError(InputError):
+    """The image and the bundle do not go together."""
+
     code = "fit"
 
 
 class BandsMismatch(FitError):
+    """Number, order or type of the bands."""
+
     code = "bands-mismatch"
 
 
 class SpacingMismatch(FitError):
+    """The spacing is unknown, in another unit, or out of the bundle's range."""
+
     code = "spacing-mismatch"
 
 
 class KindMismatch(FitError):
+    """A slide through a scene bundle, or the other way round."""
+
     code = "kind-mismatch"
 
 
 class ModelChoice(FitError):
+    """No bundle fits, or several do."""
+
     code = "model-choice"
 
 
 class BundleInvalid(InputError):
+    """A bundle breaks its contract."""
+
     code = "bundle-invalid"
 
 
 class NotFound(FoveateError):
+    """What was named is not there."""
+
     code = "not-found"
     exit_code = 2
 
 
 class BundleUnknown(NotFound):
+    """No bundle of that name."""
+
     code = "no-such-model"
 
 
 class ImageUnknown(NotFound):
+    """No image of that id, or it was deleted."""
+
     code = "no-such-image"
 
 
 class JobUnknown(NotFound):
+    """No job of that id, or it was removed."""
+
     code = "no-such-job"
 
 
 class ProcessUnknown(NotFound):
+    """The one process is `segment`."""
+
     code = "no-such-process"
 
 
 class ResultUnknown(NotFound):
+    """The job wrote no file of that name, or has no preview."""
+
     code = "no-such-result"
 
 
 class ResultNotReady(NotFound):
+    """The job has not ended yet, or is not as far as its preview."""
+
     code = "result-not-ready"
 
 
 class ResultGone(NotFound):
+    """The results were removed, or the preview of a job that has ended."""
+
     code = "result-gone"
 
 
 class Conflict(FoveateError):
+    """The present state does not allow it."""
+
     code = "conflict"
     exit_code = 2
 
 
 class ImageInUse(Conflict):
+    """A job that has not ended needs the image."""
+
     code = "image-in-use"
 
 
 class IdempotencyConflict(Conflict):
+    """The same Idempotency-Key came with other inputs."""
+
     code = "idempotency-conflict"
 
 
 class Refused(FoveateError):
+    """The request itself is refused."""
+
     code = "refused"
     exit_code = 2
 
 
 class Unauthorized(Refused):
+    """The key is missing or wrong."""
+
     code = "unauthorized"
 
 
 class UploadTooLarge(Refused):
+    """The upload is larger than the service takes."""
+
     code = "upload-too-large"
 
 
 class UploadInvalid(Refused):
+    """The body is no upload: a broken form or zip, or fewer bytes than announced."""
+
     code = "upload-invalid"
 
 
 class Failure(FoveateError):
+    """The work or the machine failed."""
+
     code = "failure"
 
 
 class CoverageHole(Failure):
+    """A valid pixel got no prediction."""
+
     code = "coverage-hole"
 
 
 class DiskFull(Failure):
+    """A disk has no room for the upload or the results."""
+
     code = "disk-full"
 
 
 class MemoryTooSmall(Failure):
+    """The job cannot be done within the memory that it may use."""
+
     code = "memory-too-small"
 
 
 class WorkerLost(Failure):
+    """The process that did the work is gone."""
+
     code = "worker-lost"
     retryable = True
 
 
 class Dismissed(Failure):
+    """The job was dismissed."""
+
     code = "dismissed"
 
 
 class EngineMissing(Failure):
+    """Only the client is installed, or a library is missing."""
+
     code = "engine-missing"
 
 
 class ServiceUnreachable(Failure):
+    """The service, or its Valkey, does not answer."""
+
     code = "service-unreachable"
     retryable = True
 
 
 class Unexpected(Failure):
+    """A defect of Foveate."""
+
     code = "unexpected"
 
 

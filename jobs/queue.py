@@ -46,7 +46,7 @@ class JobQueue:
 
     @valkey_errors()
     def take(self, timeout_seconds: int) -> Delivery | None:
-        """The next delivery, waiting for it at most `timeout_seconds` (1 to 4: below the socket's timeout)."""
+        """The next delivery, waiting for it at most `timeout_seconds` (1 to 4: below `jobs.valkey.SOCKET_SECONDS`)."""
         try:
             found = Queue.dequeue_any([self._queue], timeout_seconds, self._connection, serializer="json")
         except DequeueTimeout:

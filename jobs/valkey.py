@@ -15,7 +15,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from redis import BlockingConnectionPool, Redis
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
@@ -25,6 +25,8 @@ from jobs.lifeline import die_with_parent
 
 __all__ = ["EmbeddedValkey", "connect", "valkey_errors"]
 
+SOCKET_SECONDS = 5.0
+"""How long a command waits for its answer: longer than any that blocks."""
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 
@@ -34,8 +36,12 @@ def connect(url: str) -> Redis:
 
     Retries may send a command twice, so everything that changes state is idempotent.
     """
+    # A pool that is made here gets no retries from redis-py, unlike a client that makes its own.
+    retry = Retry(ExponentialBackoff(cap=1.0, base=0.01), 10)
     try:
-        pool: Any = BlockingConnectionPool.from_url(url, max_connections=32, timeout=20)
+        pool: Any = BlockingConnectionPool.from_url(
+            url, max_connections=32, timeout=20, retry=retry, socket_timeout=SOCKET_SECONDS
+        )
     except ValueError as error:
         raise ServiceUnreachable(f"{_shown(url)} is no Valkey URL: {error}", hint=_HINT) from error
     return Redis(connection_pool=pool)
@@ -62,15 +68,19 @@ class EmbeddedValkey:
 
     def __init__(self, data: Path, *, run_dir: Path | None = None) -> None:
         self._directory = data.resolve() / "valkey"
-        self._own_run_dir = run_dir is None
-        self._run_dir = run_dir or Path(tempfile.mkdtemp(prefix="foveate-", dir="/tmp"))
-        self._socket = self._run_dir / "valkey.sock"
+        self._run_dir, self._own_run_dir = run_dir, run_dir is None
         self._lock: int | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
+        """Of the server once it was started."""
         return f"unix://{self._socket}"
+
+    @property
+    def _socket(self) -> Path:
+        assert self._run_dir is not None, "the server was started"
+        return self._run_dir / "valkey.sock"
 
     @property
     def pid(self) -> int | None:
@@ -81,14 +91,17 @@ class EmbeddedValkey:
         """Start the server, again if it has died, and wait until it answers; Conflict if the directory is taken."""
         if self.pid is not None:
             return
+        binary = _binary()
         make_directory(self._directory)
-        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._lock is None:
             self._lock = self._locked()
+        if self._run_dir is None:
+            self._run_dir = Path(tempfile.mkdtemp(prefix="foveate-", dir="/tmp"))
+        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         parent = os.getpid()
         with (self._directory / "valkey.log").open("ab") as log:
             self._server = subprocess.Popen(
-                [str(_binary()), *self._options()],
+                [str(binary), *self._options()],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -110,8 +123,9 @@ class EmbeddedValkey:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-        if self._own_run_dir:
+        if self._own_run_dir and self._run_dir is not None:
             shutil.rmtree(self._run_dir, ignore_errors=True)
+            self._run_dir = None
 
     def __enter__(self) -> Self:
         self.start()

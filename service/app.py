@@ -47,7 +47,6 @@ def create_app(
         description="OGC API - Processes, Part 1, with images and models beside it. Errors are RFC 9457 problems.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
-        max_body_size=_SMALL_BODY,
         redirect_slashes=False,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
@@ -55,12 +54,13 @@ def create_app(
     app.state.settings = settings
     app.state.collaborators, app.state.reaper = _collaborators(settings, probe or _probe(settings), free)
     install_error_handlers(app)
-    app.include_router(health.router)
+    # Of the routers, not of the application: that limit would be told before any middleware of ours.
+    app.include_router(health.router, max_body_size=_SMALL_BODY)
     keyed: dict[str, Any] = {"dependencies": [Depends(require_key)], "responses": responses(Unauthorized)}
     # The limit of uploads is watched while the file is written (`service.uploads`), and told in our words.
     app.include_router(images.router, **keyed, max_body_size=sys.maxsize)
     for module in (landing, processes, jobs, preview, results, models):
-        app.include_router(module.router, **keyed)
+        app.include_router(module.router, **keyed, max_body_size=_SMALL_BODY)
     _describe_problems(app)
     return app
 

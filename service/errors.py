@@ -9,7 +9,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foveate import errors
 from foveate.errors import FoveateError
@@ -36,6 +38,9 @@ STATUS: dict[type[FoveateError], int] = {
     errors.ServiceUnreachable: 503,
 }
 """A class without an entry has its parent's."""
+
+_FRAMEWORK_CODES = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
+"""Of what no class of ours says; anything else is `request-refused`."""
 
 _log = logging.getLogger("foveate.service")
 
@@ -66,8 +71,8 @@ def responses(*kinds: type[FoveateError]) -> dict[int | str, dict[str, Any]]:
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
             },
         )
-        message = (kind.__doc__ or kind.__name__).splitlines()[0]
-        problem = _problem(status, kind.code, message, "what to do about it", "/jobs/…")
+        assert kind.__doc__ is not None, kind
+        problem = _problem(status, kind.code, kind.__doc__, "what to do about it", "/jobs/…")
         entry["content"][MEDIA_TYPE]["examples"][kind.code] = {"value": problem.model_dump(mode="json")}
     return described
 
@@ -77,6 +82,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_unexpected)
+    app.add_middleware(_PlainRefusals)
 
 
 async def _on_foveate_error(request: Request, error: Exception) -> JSONResponse:
@@ -95,12 +101,39 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: no such route, wrong method, a body over the limit."""
     assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
-    code = phrase.lower().replace(" ", "-")
-    detail = f"{request.method} {request.url.path}: {error.detail or phrase}"
+    return _framework_response(request, error.status_code, error.detail, error.headers or {})
+
+
+def _framework_response(request: Request, status: int, detail: str, headers: Mapping[str, str]) -> JSONResponse:
+    code = _FRAMEWORK_CODES.get(status, "request-refused")
+    said = f"{request.method} {request.url.path}: {detail}"
     hint = "the routes and their parameters are described at /docs"
-    problem = _problem(error.status_code, code, detail, hint, request.url.path)
-    return _respond(problem, dict(error.headers or {}))
+    return _respond(_problem(status, code, said, hint, request.url.path), headers)
+
+
+class _PlainRefusals:
+    """ASGI middleware that makes problems of the one refusal that passes by all handlers.
+
+    Starlette answers a body whose Content-Length is over the limit in plain text.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = False
+
+        async def worded(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                refused = Headers(raw=message["headers"]).get("content-type", "").startswith("text/plain")
+                if refused:
+                    phrase = HTTPStatus(413).phrase
+                    await _framework_response(Request(scope), 413, phrase, {})(scope, receive, send)
+            if not refused:
+                await send(message)
+
+        await self._app(scope, receive, worded)
 
 
 async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -115,6 +148,8 @@ async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
 
 def _first_fault(faults: Sequence[Any]) -> tuple[str, str]:
     fault = faults[0]
+    if fault["type"] == "json_invalid":
+        return "the body", f"is not JSON: {fault['ctx']['error']} at byte {fault['loc'][-1]}"
     place = ".".join(str(part) for part in fault["loc"] if part not in ("body", "query", "header")) or "the body"
     return place, str(fault["msg"]).removeprefix("Value error, ")
 

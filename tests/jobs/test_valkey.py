@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,32 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
 
 def test_two_servers_do_not_share_a_directory(tmp_path: Path) -> None:
     with EmbeddedValkey(tmp_path) as first:
+        before = set(Path("/tmp").glob("foveate-*"))
         with pytest.raises(Conflict, match=str(tmp_path)):
             EmbeddedValkey(tmp_path).start()
+        assert set(Path("/tmp").glob("foveate-*")) <= before  # tests beside this one may remove theirs
         assert first.pid is not None
     with EmbeddedValkey(tmp_path):
         pass
+
+
+def test_a_command_waits_for_a_server_that_comes_back(tmp_path: Path) -> None:
+    valkey = EmbeddedValkey(tmp_path)
+    valkey.start()
+    client = connect(valkey.url)
+    client.set("key", "value")
+    pid = valkey.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
+    with ThreadPoolExecutor(1) as beside:
+        answer = beside.submit(client.get, "key")
+        time.sleep(0.5)
+        assert not answer.done()
+        valkey.start()
+        assert answer.result() == b"value"
+    client.close()
+    valkey.stop()
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])

@@ -114,8 +114,20 @@ def test_wrong_input_is_refused_by_name(
 
 
 def test_body_that_is_no_json_is_refused(service: Service) -> None:
-    response = httpx.post(service.url + EXECUTION, content=b"{", headers={"Content-Type": "application/json"})
+    response = httpx.post(service.url + EXECUTION, content=b'{"a": ', headers={"Content-Type": "application/json"})
     assert (response.status_code, response.json()["status"]) == (400, 400)
+    assert response.json()["detail"] == "the body: is not JSON: Expecting value at byte 6"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_beyond_the_limit_is_refused_as_a_problem(service: Service, chunked: bool) -> None:
+    body = b'{"inputs": "' + b"x" * (1 << 20) + b'"}'
+    content = (part for part in (body[:1000], body[1000:])) if chunked else body
+    response = httpx.post(service.url + EXECUTION, content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == 413
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == "body-too-large"
+    assert response.json()["instance"] == EXECUTION
 
 
 def test_unknown_things_are_not_found(client: Client, slide_id: str) -> None:
