@@ -51,9 +51,9 @@ _QUEUED = 2
 
 
 def run(image: Path, bundle: Path, out: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """One dense job from its start to the published directory `out`, which is replaced: times and manifest.
+    """One job, dense unless `options` say otherwise, from its start to the published directory `out`: times, manifest.
 
-    A process for the polygons stands by, as in an engine that waits for a job.
+    An older `out` is replaced. A process for the polygons stands by, as in an engine that waits for a job.
     """
     stand_by()
     time.sleep(_WAITING)

@@ -7,6 +7,8 @@ key, NaN and infinity are refused, and a file that a link leads out of the direc
 import hashlib
 import json
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -24,6 +26,7 @@ __all__ = [
     "bundle_digest",
     "bundle_file",
     "check_policy",
+    "fovs_nest",
     "possible_policies",
     "read_card",
 ]
@@ -170,9 +173,10 @@ def check_contract(card: BundleCard, path: Path) -> None:
             f"{path}: coverage.default {card.coverage.default!r} needs explicit mapping, this bundle maps implicitly",
             'set coverage.default to "dense"',
         )
-    if any(coarse % fine for fine, coarse in zip(card.fovs, card.fovs[1:], strict=False)):
+    if not fovs_nest(card.fovs):
         _refuse(
-            f"{path}: coverage.default {card.coverage.default!r} needs integer ratios between the fovs {card.fovs}",
+            f"{path}: coverage.default {card.coverage.default!r} needs several fovs with integer ratios, and these are "
+            f"{card.fovs}",
             'set coverage.default to "dense", or train with nested fields of view',
         )
     if not any(point.coverage == card.coverage.default and point.low >= 0 for point in card.coverage.curve):
@@ -181,6 +185,11 @@ def check_contract(card: BundleCard, path: Path) -> None:
             "as good as the best fixed scale",
             'set coverage.default to "dense", or measure the curve with `foveate evaluate`',
         )
+
+
+def fovs_nest(fovs: Sequence[int]) -> bool:
+    """Whether there are several, each a whole multiple of the next finer one."""
+    return len(fovs) > 1 and not any(coarse % fine for fine, coarse in pairwise(fovs))
 
 
 def _check_widths(card: BundleCard, path: Path) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from foveate.card import fovs_nest
 from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard, CurvePoint, SegmentOptions
 
@@ -74,8 +75,7 @@ def threshold_at(points: list[CurvePoint], detail: float) -> float:
 
 def nests(card: BundleCard) -> bool:
     """Whether a tree of this bundle's fields of view can cover an image."""
-    several = len(card.fovs) > 1 and not any(coarse % fine for fine, coarse in pairwise(card.fovs))
-    return card.mapping == "explicit" and several
+    return card.mapping == "explicit" and fovs_nest(card.fovs)
 
 
 def _check_possible(card: BundleCard, kind: str) -> None:

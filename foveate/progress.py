@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 Report = Callable[[float, str], None]
-"""Takes the done share in 0..1 and a short message; call it as often as you like, from one thread."""
+"""Takes the done share in 0..1 and a short message; call it as often as you like, one call at a time."""
 
 STEP = 0.05
 """Share of the work between two plain lines."""

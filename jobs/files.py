@@ -61,15 +61,6 @@ class FileStore:
         for directory in (self.images, self.incoming, self.canvases, self.jobs, self.results, self.models):
             make_directory(directory)
 
-    def require_space(self, needed_bytes: int) -> None:
-        """DiskFull unless `needed_bytes` fit and leave RESERVE_BYTES free."""
-        free = shutil.disk_usage(self.data).free
-        if free < needed_bytes + RESERVE_BYTES:
-            raise DiskFull(
-                f"{needed_bytes} bytes do not fit: {self.data} has {free} free, and keeps {RESERVE_BYTES}",
-                hint="free space there, or set FOVEATE_DATA to a larger disk",
-            )
-
     # --- images ---------------------------------------------------------------------------------------------------
 
     def new_upload(self) -> Path:

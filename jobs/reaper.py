@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Reaper:
-    """One pass is `sweep`; `run` repeats it until told to stop. The API process and `foveate up` run it.
+    """One pass is `sweep`; `run` repeats it until told to stop. The API process runs it.
 
     A waiting job that has had no message for `undelivered_seconds` was never delivered, or its message died with the
     worker that had just taken it; it is delivered again.

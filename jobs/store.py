@@ -72,7 +72,6 @@ class JobStore:
         self,
         *,
         states: Collection[JobState] = (),
-        image: str | None = None,
         after: datetime | None = None,
         before: datetime | None = None,
         offset: int = 0,
@@ -83,13 +82,7 @@ class JobStore:
         start = 0
         while len(found) < offset + limit:
             ids = self._ids(after, before, start)
-            found += [
-                job
-                for job in self._read(ids)
-                if job is not None
-                and (not states or job.state in states)
-                and (image is None or job.request.image == image)
-            ]
+            found += [job for job in self._read(ids) if job is not None and (not states or job.state in states)]
             start += _PAGE
             if len(ids) < _PAGE:
                 break

@@ -40,15 +40,14 @@ def choose(
     policy: str,
     mapping: Literal["implicit", "explicit"] = "implicit",
     *,
-    cells_N: NDArray[np.int64] | None = None,
     tau: float = TAU_END,
 ) -> Choice:
     """Apply `policy` (design 4.1) to probabilities of shape (D, N) that sum to 1 over D.
 
-    `cells_N` numbers the cells in the lattice of the whole image (row * columns + column); only `random` reads it, and
-    needs it to give the same answer for a region as for the whole image; left out: 0..N-1. `tau` is the temperature of
-    `gumbel`, whose noise is 0 at inference; under explicit mapping gumbel is straight-through. A bundle without F_theta
-    passes any distribution, such as a uniform one. Raises OptionInvalid where mapping or bank cannot follow the policy.
+    The N cells are those of the whole image's lattice, row by row, whatever part is asked for: `random` draws by their
+    numbers. `tau` is the temperature of `gumbel`, whose noise is 0 at inference; under explicit mapping gumbel is
+    straight-through. A bundle without F_theta passes any distribution, such as a uniform one. Raises OptionInvalid
+    where mapping or bank cannot follow the policy.
     """
     D, N = distribution_DN.shape
     check_policy(policy, fovs=D, mapping=mapping)
@@ -59,7 +58,7 @@ def choose(
     if name == "fixed":
         index = np.full(N, int(argument) - 1, np.int8)
     elif name == "random":
-        index = _drawn(int(argument or 0), np.arange(N, dtype=np.int64) if cells_N is None else cells_N, D)
+        index = _drawn(int(argument or 0), N, D)
     else:
         index = np.argmax(distribution_DN, axis=0).astype(np.int8)
     return Choice("ensemble" if name == "ensemble" else "single", index, None)
@@ -76,13 +75,10 @@ def _mixing_weights(name: str, distribution_DN: NDArray[np.float32], tau: float)
     return weights
 
 
-def _drawn(seed: int, cells_N: NDArray[np.int64], D: int) -> NDArray[np.int8]:
-    """One of D per cell, uniform, from a hash of seed and cell number (splitmix64, Steele et al. 2014).
-
-    A generator would tie a cell's draw to the cells before it, and so to the region and the blocks.
-    """
-    start = _scrambled(np.full(cells_N.shape, seed % 2**64, np.uint64))
-    drawn: NDArray[np.int8] = (_scrambled(start + cells_N.astype(np.uint64)) % np.uint64(D)).astype(np.int8)
+def _drawn(seed: int, N: int, D: int) -> NDArray[np.int8]:
+    """One of D for each of N cells, uniform, from a hash of seed and cell number (splitmix64, Steele et al. 2014)."""
+    start = _scrambled(np.full(N, seed % 2**64, np.uint64))
+    drawn: NDArray[np.int8] = (_scrambled(start + np.arange(N).astype(np.uint64)) % np.uint64(D)).astype(np.int8)
     return drawn
 
 

@@ -128,13 +128,6 @@ class Tree:
             for row, column in np.unique(here, axis=0).tolist():
                 yield Node(level, root.row * ratio + row, root.column * ratio + column)
 
-    def run_counts(self, leaf: NDArray[np.int8], examined: NDArray[np.bool_], *, inner: bool) -> list[int]:
-        """Nodes by level that were forwarded: those that own cells and, if `inner`, all above them."""
-        return [
-            int(self.pooled(examined & ((leaf <= level) if inner else (leaf == level)), level).sum())
-            for level in range(len(self.scales))
-        ]
-
     def _lattice(self, level: int) -> Lattice:
         rows, columns = self.grid(level)
         scale = self.scales[level]

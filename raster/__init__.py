@@ -1,1 +1,1 @@
-"""Any image in, pixels and files out; numpy only."""
+"""Any image in, pixels and files out; no torch."""

@@ -88,8 +88,11 @@ class _Passage:
 
 
 def needs_conversion(info: ImageInfo) -> str | None:
-    """Why a tiled copy must be made first, as a clause for the progress line; None where the file will do."""
-    return _ill_stored(info) or _lacks_levels(info)
+    """What must be made before anything is read, and why; None where the file will do."""
+    reason = _ill_stored(info) or _lacks_levels(info)
+    if reason is None:
+        return None
+    return f"{'coarser levels are' if _halvable(info) else 'a tiled copy is'} made first: {reason}"
 
 
 def _ill_stored(info: ImageInfo) -> str | None:
@@ -156,7 +159,7 @@ def converted_at(path: Path) -> Converted | None:
 
 
 def _record(path: Path) -> Path:
-    return path.with_name(f"{path.name}.damaged.json")
+    return path.with_suffix(".json")
 
 
 def _copy_ref(path: Path) -> ImageRef:

@@ -23,7 +23,7 @@ class BundleFit:
 
 @dataclass(frozen=True)
 class Description:
-    """`conversion`: why a tiled copy is made before segmentation; None: the file is read as it is."""
+    """`conversion`: what is made before segmentation, and why; None: the file is read as it is."""
 
     info: ImageInfo
     conversion: str | None

@@ -40,12 +40,6 @@ class Edges:
         return np.minimum(self.table[:, START], self.table[:, END])
 
     @property
-    def eastward(self) -> NDArray[np.bool_]:
-        """Whether the edge is the top of pixels, not their bottom."""
-        found: NDArray[np.bool_] = self.table[:, START] < self.table[:, END]
-        return found
-
-    @property
     def areas(self) -> NDArray[np.int64]:
         """(n,): the edge's part in the area that a whole ring goes round: positive outside, negative around a hole."""
         table = self.table.astype(np.int64)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from foveate.card import check_policy
-from foveate.errors import BundleUnknown, FitError, KindMismatch, ModelChoice, SpacingMismatch
+from foveate.errors import FitError, KindMismatch, ModelChoice, SpacingMismatch
 from foveate.schema import BundleCard, ImageInfo, InputCard, SegmentOptions, SpacingInfo
 from raster.bands import BandPlan, plan_bands
 
@@ -33,17 +33,11 @@ def fit(info: ImageInfo, card: BundleCard, options: SegmentOptions) -> Fit:
     return Fit(bands, ratio, spacing, (*kind_warnings, *spacing_warnings, *bands.warnings))
 
 
-def choose_bundle(info: ImageInfo, cards: Mapping[str, BundleCard], options: SegmentOptions) -> tuple[str, Fit]:
-    """The bundle that `options.model` names, or else the only one that fits, and how.
+def choose_bundle(info: ImageInfo, cards: Mapping[str, BundleCard], options: SegmentOptions) -> str:
+    """The name of the only one of `cards` (by name) that fits.
 
-    `cards`: by name. None or several fit: ModelChoice, which says why each does or does not.
+    None or several fit: ModelChoice, which says why each does or does not.
     """
-    if options.model is not None:
-        if options.model not in cards:
-            raise BundleUnknown(
-                f"there is no bundle {options.model!r}", hint=f"choose one of {', '.join(sorted(cards)) or 'none'}"
-            )
-        return options.model, fit(info, cards[options.model], options)
     fits: dict[str, Fit] = {}
     refusals: dict[str, FitError] = {}
     for name in sorted(cards):
@@ -52,7 +46,7 @@ def choose_bundle(info: ImageInfo, cards: Mapping[str, BundleCard], options: Seg
         except FitError as error:
             refusals[name] = error
     if len(fits) == 1:
-        return next(iter(fits.items()))
+        return next(iter(fits))
     raise _no_choice(info, fits, refusals)
 
 

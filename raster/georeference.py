@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from foveate.schema import ImageInfo, SpacingInfo
-from raster.geometry import Region
 
 Transform = tuple[float, float, float, float, float, float]
 GroundPoint = tuple[float, float, float, float, float]
@@ -36,14 +35,6 @@ class Georeference:
             area_or_point=info.area_or_point,
             spacing_um=(spacing.x, spacing.y) if slide and spacing is not None else None,
         )
-
-    def cropped(self, region: Region) -> Self:
-        """The georeference of the pixels of `region` alone."""
-        return self.regridded(region.x, region.y, 1, 1)
-
-    def scaled(self, factor: float) -> Self:
-        """The georeference of a raster of the same origin whose pixels are `factor` times as long and as high."""
-        return self.regridded(0, 0, factor, factor)
 
     def regridded(self, x: float, y: float, width: float, height: float) -> Self:
         """The georeference of a grid whose first pixel is the rectangle (x, y, width, height) of this raster's pixels.

@@ -14,10 +14,13 @@ from raster.cog import reading_back
 from raster.geometry import Size
 from raster.whole_file import whole_file
 
+PICTURE_SIDE = 2048
+"""Of the image alone, at most: enough for a screen, and quick to write."""
+
 LONGEST_SIDE = 4096
 """Of the picture, legend included."""
 
-LARGEST_FONT = 44
+_LARGEST_FONT = 44
 """Of the legend, in pixels."""
 
 _SMALLEST_SIDE = 640
@@ -39,13 +42,6 @@ class _Entry:
     color: Rgb | None
     name: str
     share: str
-
-
-def overlay_size(image: Size, classes: Sequence[ClassCard], counts: Sequence[int]) -> Size:
-    """The size at which thumbnail and mask are wanted: room is left for the legend, and nothing is enlarged."""
-    room = LONGEST_SIDE - _legend_width(_entries(classes, counts), LARGEST_FONT)
-    scale = min(1.0, room / image.width, LONGEST_SIDE / image.height)
-    return Size(max(1, round(image.width * scale)), max(1, round(image.height * scale)))
 
 
 def read_mask(path: Path, size: Size, covered: tuple[float, float]) -> NDArray[np.uint8]:
@@ -71,7 +67,7 @@ def write_overlay(
 ) -> None:
     """Write the picture.
 
-    thumbnail: uint8 (height, width, 3), as large as `overlay_size` says or smaller. labels: uint8, of the same height
+    thumbnail: uint8 (height, width, 3), at most PICTURE_SIDE long and high. labels: uint8, of the same height
     and width, 255 = not examined. counts: pixels of each value in the whole mask, 256 numbers. Raises DiskFull.
     """
     factor = max(1, -(-_SMALLEST_SIDE // max(labels.shape)))
@@ -133,7 +129,7 @@ def _shortened(name: str) -> str:
 
 
 def _font_size(longest_side: int) -> int:
-    return min(LARGEST_FONT, max(13, longest_side // 70))
+    return min(_LARGEST_FONT, max(13, longest_side // 70))
 
 
 def _legend_width(entries: Sequence[_Entry], font_size: int) -> int:

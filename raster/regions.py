@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from foveate import errors
-from foveate.errors import Dismissed, FoveateError, Unexpected
+from foveate.errors import Dismissed, FoveateError, Unexpected, error_of
 from foveate.schema import NODATA
 from raster.features import Feature, Features, RegionsJob
 from raster.polygonize import Polygonizer
@@ -133,11 +132,12 @@ class RegionsProcess:
         if self._child.returncode == 0:
             return RegionsSummary.model_validate_json(answer)
         if self._child.returncode == 1 and answer:
-            error = json.loads(answer)
-            raise getattr(errors, error["kind"])(error["message"], hint=error["hint"])
+            raise error_of(**json.loads(answer))
+        code = self._child.returncode
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         raise Unexpected(
-            f"the process that vectorises {self._job.out.parent.name} ended with {self._child.returncode}",
-            hint="it may have run out of memory; use a mask_downsample of 2 or more",
+            f"the process that writes {self._job.out.name} {how}",
+            hint="signal 9 often means too little memory: use a mask_downsample of 2 or more; submit the job again",
         )
 
 
@@ -250,7 +250,7 @@ def _main() -> int:
         job = RegionsJob.model_validate_json(asked)
         summary = write_regions(job, _strips(job, sys.stdin.buffer))
     except FoveateError as error:
-        answer = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+        answer = {"code": error.code, "message": error.message, "hint": error.hint}
         # A parent that was killed cannot be told; unbuffered, so that nothing is tried again at the end.
         with contextlib.suppress(BrokenPipeError):
             os.write(sys.stdout.fileno(), json.dumps(answer).encode())

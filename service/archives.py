@@ -29,9 +29,9 @@ __all__ = ["MAX_MEMBERS", "MAX_RATIO", "is_zip", "unpack_slide"]
 
 
 _LONGEST = 255
+"""Bytes of a file's name, on every file system in use."""
 _LONGEST_PATH, _DEEPEST = 1024, 32
 """Characters and folders of a member's path."""
-"""Bytes of a file's name, on every file system in use."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from foveate.schema import ImageInfo, SegmentOptions
 from jobs.catalog import Catalog
 from jobs.files import FileStore
 from jobs.records import JobRequest
-from raster.fit import checked_policy_for, choose_bundle
+from raster.fit import checked_policy_for, choose_bundle, fit
 from service.outputs import OUTPUT_IDS
 
 __all__ = ["Execute", "job_request"]
@@ -50,13 +50,14 @@ def job_request(execute: Execute, base: str, files: FileStore, catalog: Catalog)
     _check_roi(options.roi, image.info)
     if options.model is None:
         cards = {bundle.card.name: bundle.card for bundle in catalog.bundles()}
+        card = cards[choose_bundle(image.info, cards, options)]
     else:
         # Not from the list: the bundle may be here and broken, and then the reason is wanted.
-        cards = {options.model: catalog.bundle(options.model).card}
-    name, _ = choose_bundle(image.info, cards, options)
-    checked_policy_for(cards[name], options.policy)
-    checked_coverage(cards[name], options)
-    return JobRequest(image.id, name, options.model_copy(update={"model": name}))
+        card = catalog.bundle(options.model).card
+        fit(image.info, card, options)
+    checked_policy_for(card, options.policy)
+    checked_coverage(card, options)
+    return JobRequest(image.id, card.name, options.model_copy(update={"model": card.name}))
 
 
 def _image_id(value: object, base: str) -> str:

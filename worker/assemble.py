@@ -23,7 +23,7 @@ from model.finishing import LABELS, PROBABILITIES, UNCERTAINTY, UNCERTAINTY_STEP
 from raster.features import RegionsJob
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
-from raster.overlay import read_mask, write_overlay
+from raster.overlay import PICTURE_SIDE, read_mask, write_overlay
 from raster.probabilities import ProbabilitiesWriter, zipped
 from raster.regions import RegionsProcess, RegionsSummary
 from raster.source import Plane
@@ -36,8 +36,6 @@ from worker.job import Job
 from worker.placement import Piece, Placement, Span
 from worker.plan import EXAMINED, Plan
 
-_OVERLAY_SIDE = 2048
-"""Half of what the format allows: enough for a screen, and quick to write."""
 _LEAST_AREA, _MOST_AREA = 16, 64
 _UNEXAMINED: dict[str, float] = {LABELS: NODATA, UNCERTAINTY: -1, PROBABILITIES: np.nan}
 STORE = "probabilities.zarr"
@@ -279,9 +277,9 @@ def _outside(placement: Placement, area: Region, labels: NDArray[np.uint8]) -> N
 
 
 def _picture(job: Job) -> NDArray[np.uint8]:
-    """(height, width, 3): the examined region as people see it, at most _OVERLAY_SIDE pixels a side."""
+    """(height, width, 3): the examined region as people see it, at most PICTURE_SIDE pixels a side."""
     area = job.placement.region_l0
-    scale = max(1.0, max(area.width, area.height) / _OVERLAY_SIDE)
+    scale = max(1.0, max(area.width, area.height) / PICTURE_SIDE)
     size = Size(max(1, round(area.width / scale)), max(1, round(area.height / scale)))
     plane = Plane((area.width / size.width, area.height / size.height), (float(area.x), float(area.y)))
     values = job.source.read(plane, Region.of(size)).values

@@ -43,11 +43,6 @@ def shots(plan: Plan, block: Block) -> Iterator[Shot]:
                 yield from (Shot(row, column, (fov,), (1.0,), 1 / len(fovs)) for fov in fovs)
 
 
-def groups(plan: Plan, block: Block, batch: int) -> Iterator[list[Shot]]:
-    """The block's shots in groups of at most `batch`, which never cross a block."""
-    return in_groups(shots(plan, block), batch)
-
-
 def in_groups(several: Iterable[Shot], batch: int) -> Iterator[list[Shot]]:
     """As few groups as `batch` allows, as even as can be: on a CPU a patch that is left alone takes longer than two."""
     every = list(several)

@@ -9,11 +9,13 @@
                              existence is the commit
       seams/Y-X.npz          labels of a closed seam
       roots/R.npz            refined coverage: the coarse pass's scores of row R
+      converted.tif, .json   a tiled copy, or the levels that the file lacks, where it needs them (`raster.convert`)
+      thumbnail.npy, valid.npy   of the first look, which the plan is made from
 
-Every file is written under a temporary name and renamed. Zip members carry checksums that reading verifies; open sums,
-which are most of what is written, lie as they are in memory, and are verified once, when a job is taken up again. What
-fails (after a power failure, since nothing waits for the disk here) counts as not committed. Files are immutable, so
-two attempts that race write the same bytes.
+All but the thumbnail, which nothing goes on from, is written under a temporary name and renamed. Zip members carry
+checksums that reading verifies; open sums, which are most of what is written, lie as they are in memory, and are
+verified once, when a job is taken up again. What fails (after a power failure, since nothing waits for the disk here)
+counts as not committed. Files are immutable, so two attempts that race write the same bytes.
 """
 
 import io

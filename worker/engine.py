@@ -75,6 +75,7 @@ class Engine:
         self._pipeline, self._device = pipeline, device
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any] | None = None
+        self._ready = False
 
     @property
     def running(self) -> bool:
@@ -87,6 +88,7 @@ class Engine:
     def launch(self) -> None:
         """Start the child, in place of one that has died; it says Ready when it is."""
         self.kill()
+        self._ready = False
         ours, theirs = Pipe()
         with theirs:
             words = [str(theirs.fileno()), str(os.getpid()), self._pipeline, self._device]
@@ -113,7 +115,9 @@ class Engine:
         assert self._pipe is not None, "launch first"
         try:
             if self._pipe.poll(timeout_seconds):
-                return _decoded(self._pipe.recv_bytes())
+                message = _decoded(self._pipe.recv_bytes())
+                self._ready = self._ready or isinstance(message, Ready)
+                return message
         except (EOFError, OSError):
             raise self._lost() from None
         if self._process is None or self._process.poll() is not None:
@@ -144,11 +148,13 @@ class Engine:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = self._process.wait(_EXIT_SECONDS)
         self.kill()
-        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
-        return WorkerLost(
-            f"the engine {how} in the middle of its work",
-            hint="signal 9 often means too little memory: lower FOVEATE_MEMORY_GB, or see the worker's log",
-        )
+        when = "in the middle of its work" if self._ready else "before it was ready"
+        if code is not None and code < 0:
+            how = f"was killed by signal {-code}"
+            hint = "signal 9 often means too little memory: lower FOVEATE_MEMORY_GB, or see the worker's log"
+        else:
+            how, hint = f"ended with status {code}", "see the worker's log"
+        return WorkerLost(f"the engine {how} {when}", hint=hint)
 
 
 def _decoded(message: bytes) -> Message:

@@ -84,7 +84,7 @@ def _bundle(info: ImageInfo, options: SegmentOptions, catalog: Catalog) -> tuple
     if options.model is not None:
         return named_bundle(options.model, lambda name: catalog.bundle(name).directory).resolve(), options
     cards: dict[str, BundleCard] = {bundle.card.name: bundle.card for bundle in catalog.bundles()}
-    name, _ = choose_bundle(info, cards, options)
+    name = choose_bundle(info, cards, options)
     return catalog.bundle(name).directory, options.model_copy(update={"model": name})
 
 
@@ -102,12 +102,13 @@ def _own(partial: Path) -> Iterator[None]:
             hint="choose another --out, or mend the permissions there",
         ) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputExists(
+                f"another process is working in {partial}", hint="wait for it, or choose another --out"
+            ) from error
         yield
-    except BlockingIOError as error:
-        raise OutputExists(
-            f"another process is working in {partial}", hint="wait for it, or choose another --out"
-        ) from error
     finally:
         os.close(handle)
 
@@ -129,15 +130,11 @@ def _publish(made: Path, out: Path) -> None:
     """Put the finished directory in the place of `out`; an older result stays whole until the new one is there."""
     sync_tree(made)
     older = out.with_name(f".{out.name}.older")
-    try:
-        made.rename(out)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise
-        _remove(older)  # which an interruption may have left
-        out.rename(older)
-        made.rename(out)
+    if os.path.lexists(out):
         _remove(older)
+        out.rename(older)
+    made.rename(out)
+    _remove(older)  # also what an interruption between the two renames left
 
 
 def _remove(path: Path) -> None:

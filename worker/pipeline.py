@@ -148,7 +148,7 @@ def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tup
         assert arrays is not None, "the plan was written a moment ago"
     damage = frozenset(Region(*map(int, row)) for row in arrays.pop("damaged"))
     threshold, decoded, batch = float(arrays.pop("threshold")), int(arrays.pop("decoded")), int(arrays.pop("batch"))
-    first = FirstLook(damage, decoded, threshold if np.isfinite(threshold) else None, job.spec.batch or batch)
+    first = FirstLook(damage, decoded, threshold if np.isfinite(threshold) else None, batch)
     return Plan.of(arrays), first
 
 
@@ -220,6 +220,7 @@ def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
         "ratio": list(job.grid.ratio),
         "beside": _beside(job.spec),
         "device": job.device if predictor.half is None else f"{job.device}, {predictor.half}",
+        "batch": job.spec.batch,
         "block": job.budget.block,
         "flat_blocks": job.spec.block is None,
     }

@@ -168,7 +168,7 @@ def _attempt(worker: Worker, job_id: str, attempt: int) -> Ended:
         reader=image.info.reader,
         bundle_sha256=bundle_digest(bundle.directory),
         options=request.options,
-        machine=(settings.device, settings.memory_gb, settings.block),
+        machine=(settings.device, settings.memory_gb, settings.block, settings.batch),
     )
     with worker.files.held_canvas(digest) as canvas, worker.files.attempt(job_id, attempt) as scratch:
         spec = JobSpec(

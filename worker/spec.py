@@ -49,11 +49,11 @@ def canvas_digest(
     reader: str,
     bundle_sha256: str,
     options: SegmentOptions,
-    machine: tuple[str, float, int | None],
+    machine: tuple[str, float, int | None, int | None],
 ) -> str:
     """Names the canvas that this configuration may continue: whatever can change a committed block is in it.
 
-    `machine` is (device, memory in GB, block): the last two decide how the image is cut into blocks.
+    `machine` is (device, memory in GB, block, batch): memory and block decide how the image is cut into blocks.
     """
     asked = options.model_dump_json(exclude={"regions"})
     parts = (foveate.__version__, image_sha256, reader, bundle_sha256, asked, *map(str, machine))

@@ -107,7 +107,7 @@ def _facts(info: ImageInfo, conversion: str | None) -> Iterator[tuple[str, str]]
     if info.frame != "level-0":
         yield "frame", info.frame
     if conversion is not None:
-        yield "copy", f"a tiled copy is made first: {conversion}"
+        yield "scratch", conversion
     for warning in info.warnings:
         yield "warning", warning
 

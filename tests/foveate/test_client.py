@@ -10,7 +10,7 @@ import pytest
 
 import foveate
 from foveate.client import Client
-from foveate.errors import ImageMissing, ImageUnsupported, OutputExists, ServiceUnreachable, Unexpected
+from foveate.errors import ImageMissing, ImageUnsupported, OptionInvalid, OutputExists, ServiceUnreachable, Unexpected
 from tests.service.fake_pipeline import MASK
 from tests.service.processes import SLIDE
 
@@ -73,6 +73,10 @@ class _Liar(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
     def do_DELETE(self) -> None:
         self.send_response(301)
         self.send_header("Location", "https://elsewhere/")
@@ -103,6 +107,17 @@ def test_liar_leaves_nothing_behind(liar: Client, tmp_path: Path, job: str, word
 
 def test_pages_are_asked_of_the_service_whatever_the_address_in_its_links(liar: Client) -> None:
     assert liar.jobs() == []
+
+
+def test_an_option_that_there_is_not_is_named(liar: Client) -> None:
+    with pytest.raises(OptionInvalid, match="polcy"):
+        liar.submit("x", polcy="mode")
+
+
+def test_a_page_is_no_stored_image(liar: Client, tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"pixels")
+    with pytest.raises(ServiceUnreachable, match="200 by no Foveate"):
+        liar.upload(tmp_path / "a.tif")
 
 
 def test_a_redirect_or_a_page_is_no_success(liar: Client) -> None:

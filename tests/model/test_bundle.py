@@ -199,6 +199,7 @@ def test_text_that_is_no_strict_json_is_refused(copy: Path, text: str, says: str
         ({"network": CARD["network"] | {"options": {"width": 10**9}}}, "network.options.width"),
         ({"mapping": "implicit", "coverage": {"default": "planned"}}, "planned"),
         ({"fovs": [16, 24, 64], "coverage": {"default": "refined"}}, "integer ratios"),
+        ({"fovs": [16], "policy": "fixed:1", "coverage": {"default": "refined"}}, "several fovs"),
         ({"fovs": [16, 32, 64], "coverage": {"default": "refined"}}, "not supported by coverage.curve"),
     ],
 )

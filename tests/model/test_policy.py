@@ -85,15 +85,6 @@ def test_ensemble_sees_all_and_names_the_likeliest(mapping: Mapping) -> None:
     assert (choice.kind, choice.weights, choice.index.tolist()) == ("ensemble", None, [1, 0, 0])
 
 
-@given(seed=st.integers(0, 10**17), start=st.integers(0, 40), length=st.integers(1, 10))
-def test_random_does_not_depend_on_the_cut(seed: int, start: int, length: int) -> None:
-    f = distribution(0)
-    cells = np.arange(50)
-    whole = choose(f, f"random:{seed}", cells_N=cells).index
-    part = slice(start, start + length)
-    assert np.array_equal(choose(f[:, part], f"random:{seed}", cells_N=cells[part]).index, whole[part])
-
-
 def test_random_is_uniform_and_follows_its_seed() -> None:
     f = np.full((3, 30_000), 1 / 3, np.float32)
     draws = [choose(f, policy).index for policy in ("random", "random:0", "random:1")]

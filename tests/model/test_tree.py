@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from foveate.errors import OptionInvalid
 from model.detail import gradient, means, planned_needs
-from model.tree import Node, Tree, make_tree, plan_leaves
+from model.tree import Node, make_tree, plan_leaves
 from raster.geometry import Region, Size
 from raster.grid import make_lattice
 
@@ -84,7 +84,6 @@ def test_a_plan_owns_every_examined_cell_once_and_keeps_its_budget(tree, share, 
         owners[tree.cells_of(node)] += 1
     assert (owners[examined] == 1).all()
     roots = int(tree.pooled(examined, tree.top).sum())
-    assert len(leaves) == sum(tree.run_counts(leaf, examined, inner=False))
     assert len(leaves) <= max(roots, share * dense if share < 1 else examined.sum())
 
 
@@ -114,15 +113,6 @@ def test_the_whole_budget_buys_the_finest_level_and_none_buys_the_roots():
     everywhere = np.ones(tree.grid(0), bool)
     assert (plan_leaves(tree, need, everywhere, 1.0, 1000)[0] == 0).all()
     assert (plan_leaves(tree, need, everywhere, 0.0, 1000)[0] == 2).all()
-
-
-def test_inner_nodes_count_where_all_are_forwarded():
-    tree = Tree(Size(128, 128), 32, 32, (1, 2, 4))
-    everywhere = np.ones(tree.grid(0), bool)
-    leaf = np.full(tree.grid(0), 2, np.int8)
-    leaf[:2, :2] = 1
-    leaf[0, 0] = 0
-    assert tree.run_counts(leaf, everywhere, inner=True) == [1, 1, 1]
 
 
 @given(trees())

@@ -7,8 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.errors import (
-    BandsMismatch,
-    BundleUnknown,
     KindMismatch,
     ModelChoice,
     OptionInvalid,
@@ -97,9 +95,8 @@ def test_a_picture_fits_either_kind_and_any_takes_both() -> None:
 
 
 def test_the_only_bundle_that_fits_is_chosen() -> None:
-    assert choose_bundle(SLIDE, CARDS, SegmentOptions())[0] == "glands"
-    assert choose_bundle(SCENE, CARDS, SegmentOptions())[0] == "landcover"
-    assert choose_bundle(PICTURE, CARDS, SegmentOptions(spacing=0.5, model="glands"))[0] == "glands"
+    assert choose_bundle(SLIDE, CARDS, SegmentOptions()) == "glands"
+    assert choose_bundle(SCENE, CARDS, SegmentOptions()) == "landcover"
 
 
 def test_no_bundle_or_several_are_explained() -> None:
@@ -111,13 +108,6 @@ def test_no_bundle_or_several_are_explained() -> None:
     assert "--spacing" in none.value.hint
     with pytest.raises(ModelChoice, match="no bundle is installed"):
         choose_bundle(PICTURE, {}, SegmentOptions())
-
-
-def test_a_named_bundle_gives_its_own_refusal() -> None:
-    with pytest.raises(BandsMismatch):
-        choose_bundle(make_info(bands=["gray"]), CARDS, SegmentOptions(model="landcover"))
-    with pytest.raises(BundleUnknown, match="nothing"):
-        choose_bundle(PICTURE, CARDS, SegmentOptions(model="nothing"))
 
 
 def test_policies_that_the_bundle_cannot_follow_are_refused_before_any_pixel() -> None:

@@ -18,7 +18,7 @@ from raster.image import ImageRef, open_image
 from raster.resample import resample
 from raster.source import Source
 from tests.raster.svs import write_svs
-from worker.batches import PatchReader, Shot, groups, in_groups
+from worker.batches import PatchReader, Shot, in_groups, shots
 from worker.counts import pixels_needed, windows_of
 from worker.placement import Placement, place
 from worker.plan import Plan
@@ -55,7 +55,7 @@ class Reading:
         self.plan = Plan("mixed", len(fovs), reason, choice, np.ones(shape, np.float32), weights, reason.size)
 
     def batches(self) -> Iterator[PatchBatch]:
-        tasks = ((block, group) for block in self.placement.blocks for group in groups(self.plan, block, 4))
+        tasks = ((block, group) for block in self.placement.blocks for group in in_groups(shots(self.plan, block), 4))
         with ThreadPoolExecutor(2) as executor:
             for _, (batch, _) in ahead(tasks, lambda task: self.reader.read(*task, 4), executor, 6):
                 yield batch
@@ -91,10 +91,10 @@ def test_what_a_block_reads_in_rounds_is_kept_until_it_is_left(slide: Path, kept
     """Another block is read between two of its rounds; without `on`, that is where the source lets go of it."""
     reading = Reading(slide, (128, 256), 1.0, cache_bytes=BYTES, block=10)
     one, other = list(reading.placement.blocks)[:2]
-    first = next(groups(reading.plan, one, 4))
+    first = next(in_groups(shots(reading.plan, one), 4))
     with reading.reader.on(one) if kept else nullcontext():
         reading.reader.read(one, first, 4)
-        for group in groups(reading.plan, other, 4):
+        for group in in_groups(shots(reading.plan, other), 4):
             reading.reader.read(other, group, 4)
         reading.source.take_pixels_decoded()
         reading.reader.read(one, first, 4)

@@ -238,6 +238,13 @@ def test_a_canvas_of_another_configuration_is_refused_with_the_difference(bundle
         mask_of(spec_for(image, bundles["explicit"], tmp_path, overlap=0.5))
 
 
+def test_a_canvas_of_another_batch_is_refused(bundles, tmp_path):
+    image = write_image(tmp_path / "i.tif", noise(100, 100))
+    mask_of(spec_for(image, bundles["explicit"], tmp_path, batch=2))
+    with pytest.raises(CanvasMismatch, match="batch: 2 there, 3 asked"):
+        mask_of(spec_for(image, bundles["explicit"], tmp_path, batch=3))
+
+
 @pytest.mark.parametrize("beside", ["i.tif.msk", "i.tfw"])
 def test_a_canvas_of_other_files_beside_the_image_is_refused(bundles, tmp_path, beside):
     image = write_image(tmp_path / "i.tif", noise(100, 100))

@@ -115,7 +115,7 @@ def test_a_killed_engine_is_lost_and_can_be_launched_again(engine: Engine, tmp_p
     assert engine.pid is not None
     engine.submit(make_spec(tmp_path, blocks=1000, seconds=0.05))
     os.kill(engine.pid, signal.SIGKILL)
-    with pytest.raises(WorkerLost, match="signal 9"):
+    with pytest.raises(WorkerLost, match="signal 9 in the middle of its work"):
         list(messages(engine))
     assert not engine.running
     engine.launch()
@@ -126,7 +126,7 @@ def test_a_killed_engine_is_lost_and_can_be_launched_again(engine: Engine, tmp_p
 def test_an_engine_that_cannot_start_says_why() -> None:
     engine = Engine("worker.no_such_package_at_all:run")
     engine.launch()
-    with pytest.raises(WorkerLost, match="status 1"):
+    with pytest.raises(WorkerLost, match="status 1 before it was ready"):
         ended(engine)
     engine = Engine("no_such_package_at_all:run")
     engine.launch()

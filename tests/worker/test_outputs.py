@@ -169,7 +169,7 @@ def test_a_failing_vectoriser_fails_the_job(bundle, tmp_path, monkeypatch):
     image = write_image(tmp_path / "i.tif", noise(300, 280))
     write = RegionsProcess.write
     monkeypatch.setattr(RegionsProcess, "write", lambda self, rows: (self.kill(), write(self, rows))[1])
-    with pytest.raises(Unexpected, match="vectorises"):
+    with pytest.raises(Unexpected, match=r"writes regions\.geojson"):
         made(spec_for(image, bundle, tmp_path))
 
 
