@@ -39,7 +39,6 @@ TRAINING_FILE = "training.yaml"
 MAX_CARD_BYTES = 1 << 20
 MAX_WIDTH = 8192
 """Channels of a layer; far above any network here, and low enough that a card cannot ask for all memory."""
-_CHUNK_BYTES = 1 << 20
 _MAX_DIGITS = 18
 _DISTRIBUTION_POLICIES = ("mean", "mode", "gumbel")
 _MIXING_POLICIES = ("mean", "average")
@@ -75,8 +74,7 @@ def bundle_digest(directory: Path) -> str:
         digest.update(f"{name}:{path.stat().st_size}:".encode())
         try:
             with path.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    digest.update(chunk)
+                hashlib.file_digest(file, lambda: digest)
         except OSError as error:
             _refuse(f"{path} cannot be read: {error.strerror}", "check its permissions and the disk")
     return digest.hexdigest()

@@ -15,6 +15,7 @@ FoveateError
     └── Dismissed, EngineMissing, ServiceUnreachable, Unexpected
 """
 
+import errno
 from typing import ClassVar
 
 
@@ -245,6 +246,10 @@ class DiskFull(Failure):
     """A disk has no room for the upload or the results."""
 
     code = "disk-full"
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The errno of an OSError that means DiskFull: the disk, the quota or the largest file that it takes."""
 
 
 class MemoryTooSmall(Failure):

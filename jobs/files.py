@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from foveate.errors import DiskFull, ImageUnknown, OptionInvalid, ResultGone, ResultUnknown
+from foveate.errors import NO_ROOM, DiskFull, ImageUnknown, OptionInvalid, ResultGone, ResultUnknown
 from jobs.records import ImageRecord, new_id
 
 RESERVE_BYTES = 256 * 1024 * 1024
@@ -40,7 +40,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_ROOM:
             raise DiskFull(
                 f"no space left on the device of {path}", hint="free space there, or set FOVEATE_DATA to a larger disk"
             ) from error

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict
 
 from foveate.schema import ClassCard, SpacingInfo
 from raster.decimals import point_text
+from raster.earth import EarthPlacement, on_earth
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
-from raster.placement import EarthPlacement, on_earth
 from raster.rings import Outlines, areas_of
 from raster.statistics import area
 from raster.walks import Indices

@@ -24,10 +24,10 @@ from rasterio.features import rasterize
 from foveate.errors import ImageUnreadable
 from foveate.schema import ImageInfo, LevelInfo
 from raster.content import local_path
+from raster.earth import on_earth
 from raster.geometry import Region
 from raster.georeference import Georeference
 from raster.image import Pixels
-from raster.placement import on_earth
 
 __all__ = ["PolygonImage", "Polygons", "is_geojson", "read_polygons"]
 

@@ -1,6 +1,5 @@
 """Files that are there whole or not at all: a temporary name, fsync, one rename."""
 
-import errno
 import json
 import os
 import secrets
@@ -10,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import DiskFull
-
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from foveate.errors import NO_ROOM, DiskFull
 
 
 @contextmanager
@@ -31,7 +28,7 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
                 os.fsync(written.fileno())
         partial.replace(path)
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise disk_full(path, str(error)) from error
         raise
     finally:

@@ -1,6 +1,5 @@
 """Bytes from the network to disk: a few MiB at a time, hashed on the way, watched for size and free space."""
 
-import errno
 import hashlib
 import os
 import shutil
@@ -13,7 +12,7 @@ from typing import BinaryIO
 import anyio
 from anyio.to_thread import run_sync
 
-from foveate.errors import DiskFull, UploadInvalid, UploadTooLarge
+from foveate.errors import NO_ROOM, DiskFull, UploadInvalid, UploadTooLarge
 
 BATCH = 2 << 20
 """Bytes collected before one hop to a thread writes and hashes them: a hop costs 150 µs (service-facts.md 4)."""
@@ -106,6 +105,6 @@ def _room() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in NO_ROOM:
             raise disk_full("the disk filled up while the upload was written") from error
         raise

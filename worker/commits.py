@@ -29,7 +29,7 @@ class _Finishing:
 
 
 @dataclass(frozen=True)
-class Left:
+class ForwardedBlock:
     """A block whose patches are all forwarded: its open sums (None: it has none), and the damage that it met.
 
     `leaf`, of refined coverage: the level of the node that owns each cell of the block.
@@ -94,17 +94,18 @@ class Commits:
             take(self._rows_done, self.damaged)
             self._rows_done += 1
 
-    def commit(self, left: Left) -> None:
+    def commit(self, forwarded: ForwardedBlock) -> None:
         """What the block came to: its own labels, and its share of the seams around it; then seams that waited for it.
 
         Everything goes down from the device before anything is waited for.
         """
-        block, corner = left.block, self._job.placement.support(left.block)
+        block = forwarded.block
+        corner = self._job.placement.support(block)
         own: list[_Finishing] = []
         shared: dict[str, Landing] = {}
         for piece in self._job.placement.pieces_of(block):
             part = self._job.placement.region_w(piece).intersection(corner)
-            open_sums = None if left.sums is None else left.sums.there(part.shifted(-corner.x, -corner.y))
+            open_sums = None if forwarded.sums is None else forwarded.sums.there(part.shifted(-corner.x, -corner.y))
             if len(piece.owners) == 1:
                 own.append(self._finishing(piece, open_sums))
             elif open_sums is not None:
@@ -116,7 +117,8 @@ class Commits:
             tally += counted
         found = {name: self._canvas.commit_sums(block, name, at.arrays()[name]) for name, at in shared.items()}
         sums = {name: kept for name, kept in found.items() if kept is not None}
-        record = BlockRecord(pieces, left.damaged, tally, self._job.source.take_pixels_decoded(), left.leaf, sums)
+        decoded = self._job.source.take_pixels_decoded()
+        record = BlockRecord(pieces, forwarded.damaged, tally, decoded, forwarded.leaf, sums)
         self._canvas.commit_block(block, record)
         self._note(block, record)
         self._close_seams(block)

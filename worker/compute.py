@@ -16,14 +16,14 @@ from raster.grid import Block
 from raster.source import check_damage
 from worker.batches import PatchReader, Shot, in_groups, shots
 from worker.canvas import BlockRecord, Canvas, Tally
-from worker.commits import Commits, Left
+from worker.commits import Commits, ForwardedBlock
 from worker.job import Job, threads
 from worker.plan import Plan
 from worker.trees import TreeReader, tree_shots
 
 AHEAD = 3
 """Batches that are read or held ahead of the network, a thread."""
-_LEFT = 2
+_WAITING = 2
 """Blocks that are being committed, or wait for it, at most while the next one is computed."""
 
 
@@ -74,10 +74,9 @@ class BlockWork:
             else TreeReader(job, job.tree)
         )
         self._commits = Commits(job, plan, canvas, predictor.ferry, job.known_damage | known_damage)
-        self._commits.take_up(self._take_up)
         self._sums: Accumulator | None = None
         self._damaged: set[Region] = set()
-        self._all_damaged = self._commits.damaged
+        self._all_damaged: frozenset[Region] = frozenset()
 
     def run(
         self,
@@ -97,18 +96,20 @@ class BlockWork:
                 raise Dismissed("the job was cancelled", hint="submit it again if that was a mistake")
             report(share)
 
-        def commit(left: Left) -> None:
-            commits.commit(left)
+        def commit(forwarded: ForwardedBlock) -> None:
+            commits.commit(forwarded)
             commits.hand_on(hand_on)
 
         commits = self._commits
+        commits.take_up(self._take_up)
+        self._all_damaged = commits.damaged
         commits.hand_on(hand_on)
         with (
             ThreadPoolExecutor(threads(), "read") as readers,
             ThreadPoolExecutor(1, "commit", commits.move_here) as committer,
             Lanes(self._predictor.device) as lanes,
         ):
-            for _ in ahead(self._blocks(readers, lanes, pulse), commit, committer, _LEFT):
+            for _ in ahead(self._blocks(readers, lanes, pulse), commit, committer, _WAITING):
                 pass
         return self._computed()
 
@@ -118,7 +119,7 @@ class BlockWork:
     def _take_up(self, block: Block, record: BlockRecord) -> None:
         """The block was committed by an earlier attempt."""
 
-    def _blocks(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> Iterator[Left]:
+    def _blocks(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> Iterator[ForwardedBlock]:
         """The blocks that are missing, computed; `pulse` is called every batch."""
         total = max(1, sum(1 for block in self._job.placement.blocks for _ in self._shots(block)))
         ready = sum(1 for block in self._commits.done for _ in self._shots(block))
@@ -127,7 +128,7 @@ class BlockWork:
             if patches is not None and scores is not None:
                 self._take(task.block, *patches, scores)
             if task.last:
-                yield self._leave(task.block)
+                yield self._forwarded(task.block)
             ready += len(task.group)
             pulse(ready / total)
 
@@ -165,7 +166,7 @@ class BlockWork:
             self._all_damaged = self._all_damaged | damaged
             check_damage(sorted(self._all_damaged), self._job.info, "see the warnings")
 
-    def _leave(self, block: Block, leaf: NDArray[np.int8] | None = None) -> Left:
-        left = Left(block, self._sums, frozenset(self._damaged), leaf)
+    def _forwarded(self, block: Block, leaf: NDArray[np.int8] | None = None) -> ForwardedBlock:
+        forwarded = ForwardedBlock(block, self._sums, frozenset(self._damaged), leaf)
         self._sums, self._damaged = None, set()
-        return left
+        return forwarded

@@ -1,7 +1,6 @@
 """`foveate segment`: the pipeline in this process, on a local file, published by one rename."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.bundles import named_bundle
-from foveate.errors import CanvasMismatch, InputError, OptionInvalid, OutputExists
+from foveate.errors import NO_ROOM, CanvasMismatch, InputError, OptionInvalid, OutputExists
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from jobs.catalog import Catalog
 from jobs.files import disk_errors, sync_tree
@@ -95,7 +94,7 @@ def _own(partial: Path) -> Iterator[None]:
         partial.mkdir(parents=True, exist_ok=True)
         handle = os.open(partial, os.O_RDONLY)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_ROOM:
             raise
         raise OptionInvalid(
             f"--out: the directory {partial} cannot be made: {error.strerror}",

@@ -22,8 +22,6 @@ from worker.job import Job
 from worker.plan import EXAMINED, Plan
 from worker.trees import TreeReader
 
-_READ_BYTES = 4 << 20
-
 
 def manifest(
     job: Job,
@@ -79,9 +77,7 @@ def file_sha256(path: Path) -> str:
             digest.update(f"{part.relative_to(path)}\0{file_sha256(part)}\n".encode())
         return digest.hexdigest()
     with path.open("rb") as file:
-        while chunk := file.read(_READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def begin_peak_memory() -> None:

@@ -23,7 +23,7 @@ from raster.geometry import Region
 from raster.grid import Block
 from worker.batches import Shot, in_groups
 from worker.canvas import BlockRecord, Canvas, RootRow
-from worker.commits import Left
+from worker.commits import ForwardedBlock
 from worker.compute import AHEAD, BlockWork, Computed, Patches
 from worker.job import Job, threads
 from worker.plan import Plan
@@ -43,11 +43,11 @@ class RefinedWork(BlockWork):
     def __init__(
         self, job: Job, tree: Tree, plan: Plan, canvas: Canvas, predictor: Predictor, known_damage: frozenset[Region]
     ) -> None:
+        super().__init__(job, plan, canvas, predictor, known_damage)
         self._tree = tree
         self._leaf = plan.choice.copy()
         self._row: tuple[int, dict[Node, NDArray[np.float16]]] = (-1, {})
         self._previewed, self._roots_decoded = 0.0, 0
-        super().__init__(job, plan, canvas, predictor, known_damage)
 
     def _computed(self) -> Computed:
         plan, found = tree_plan(self._tree, self._leaf, self._plan.reason, self._plan.dense), super()._computed()
@@ -58,7 +58,7 @@ class RefinedWork(BlockWork):
         assert record.leaf is not None, "refined coverage keeps every block's leaves"
         self._leaf[self._cells(block)] = record.leaf
 
-    def _blocks(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> Iterator[Left]:
+    def _blocks(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> Iterator[ForwardedBlock]:
         self._coarse_pass(readers, lanes, pulse)
         write_preview(self._job, self._tree, self._plan, self._canvas)
         self._previewed = time.perf_counter()
@@ -72,7 +72,7 @@ class RefinedWork(BlockWork):
         todo = ((block, list(self._roots(block))) for block in blocks if block not in self._commits.done)
         for (block, _), found in lanes.map(lambda task: self._refined(*task, readers, step), todo, held=0):
             self._keep(block, *found)
-            yield self._leave(block, self._leaf[self._cells(block)].copy())
+            yield self._forwarded(block, self._leaf[self._cells(block)].copy())
 
     def _coarse_pass(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> None:
         """Forward the roots that the canvas lacks, and commit them row by row."""

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from foveate.errors import ImageUnreadable
 from foveate.schema import ImageInfo
 from raster.array import ArrayImage
+from raster.earth import EarthPlacement
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.image import ImageRef, open_image
-from raster.placement import EarthPlacement
 from raster.polygons import PolygonImage, Polygons, is_geojson, read_polygons
 from tests.shared import DATA
 

@@ -22,10 +22,10 @@ from scipy import ndimage
 
 from foveate.errors import DiskFull, Dismissed, Unexpected
 from foveate.schema import ClassCard, SpacingInfo
+from raster.earth import EarthPlacement, on_earth
 from raster.features import RegionsJob
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
-from raster.placement import EarthPlacement, on_earth
 from raster.regions import RegionsProcess, RegionsSummary, stand_by, write_regions
 from tests.jobs.test_valkey import gone
 from tests.shared import DATA

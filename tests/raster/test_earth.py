@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from rasterio.features import shapes
 
+from raster.earth import EarthPlacement
 from raster.geometry import Size
 from raster.georeference import Georeference
-from raster.placement import EarthPlacement
 
 
 def placed(mask: NDArray[np.uint8], place: Georeference) -> list[tuple[int, shapely.MultiPolygon]]:
