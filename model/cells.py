@@ -3,31 +3,56 @@
 Letters: D fields of view, H W thumbnail pixels, C bands.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from model.predictor import Predictor
 from raster.grid import Lattice
+from raster.rows import Rows, bands
 
-__all__ = ["cell_distribution", "thumbnail_distribution"]
+__all__ = ["Distribution", "cell_distribution"]
 
-_BAND = 256
-"""Thumbnail rows given to F_theta at a time."""
 _REACH = 3
 """Rows above and below that F_theta's three 3x3 convolutions see."""
 
 
-def cell_distribution(
-    predictor: Predictor, thumbnail_HWC: NDArray[Any], step: int, lattice: Lattice
-) -> NDArray[np.float32]:
+class Distribution:
+    """F_theta's probabilities at every thumbnail pixel, computed for the rows that are asked for.
+
+    F_theta sees a few rows more than those, enough to change nothing; but for one with instance norm, which looks at
+    all of its input: all is computed, and kept, at once.
+    """
+
+    def __init__(self, predictor: Predictor, thumbnail_HWC: Rows) -> None:
+        """Of a bundle with F_theta."""
+        assert predictor.card.foveation is not None
+        self._predictor, self._thumbnail = predictor, thumbnail_HWC
+        self._height = thumbnail_HWC.shape[0]
+        self._whole: NDArray[np.float32] | None = None
+        if predictor.card.foveation.norm == "instance":
+            self._whole = self._of(0, self._height)
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
+        """(D, rows, W)."""
+        first, last, _ = rows.indices(self._height)
+        if self._whole is not None:
+            return self._whole[:, first:last]
+        low, high = max(0, first - _REACH), min(self._height, last + _REACH)
+        return self._of(low, high)[:, first - low : last - low]
+
+    def everywhere(self) -> NDArray[np.float32]:
+        """(D, H, W)."""
+        return np.concatenate([self[rows] for rows in bands(self._height)], axis=1)
+
+    def _of(self, first: int, last: int) -> NDArray[np.float32]:
+        return self._predictor.distribution(np.ascontiguousarray(self._thumbnail[first:last]))
+
+
+def cell_distribution(predictor: Predictor, thumbnail_HWC: Rows, step: int, lattice: Lattice) -> NDArray[np.float32]:
     """(D, rows, columns): F_theta's probabilities at the lattice's centres; uniform for a bundle without F_theta.
 
-    A thumbnail pixel stands for `step` working pixels. F_theta runs on bands of the thumbnail; the bands reach far
-    enough over each other to change nothing. Probabilities are read between thumbnail pixels bilinearly with half-pixel
-    centres (method, section 10).
+    A thumbnail pixel stands for `step` working pixels. Probabilities are read between thumbnail pixels bilinearly with
+    half-pixel centres (method, section 10).
     """
     D = len(lattice.fovs)
     shape = (D, lattice.rows, lattice.columns)
@@ -36,39 +61,19 @@ def cell_distribution(
     chosen = np.empty(shape, np.float32)
     y_place = _places(lattice.rows, lattice, step, thumbnail_HWC.shape[0])
     x_place = _places(lattice.columns, lattice, step, thumbnail_HWC.shape[1])
-    for first, band in _bands(predictor, thumbnail_HWC):
-        inside = (y_place >= first) & (y_place < first + _BAND)
+    distribution = Distribution(predictor, thumbnail_HWC)
+    for rows in bands(thumbnail_HWC.shape[0]):
+        inside = (y_place >= rows.start) & (y_place < rows.stop)
         if inside.any():
-            chosen[:, inside] = _bilinear(band, y_place[inside] - first, x_place)
+            band = distribution[rows.start : rows.stop + 1]  # one row more, to interpolate into
+            chosen[:, inside] = _bilinear(band, y_place[inside] - rows.start, x_place)
     return chosen
-
-
-def thumbnail_distribution(predictor: Predictor, thumbnail_HWC: NDArray[Any]) -> NDArray[np.float32]:
-    """(D, H, W): F_theta's probabilities at every thumbnail pixel."""
-    return np.concatenate([band[:, :_BAND] for _, band in _bands(predictor, thumbnail_HWC)], axis=1)
 
 
 def _places(count: int, lattice: Lattice, step: int, length: int) -> NDArray[np.float64]:
     """Thumbnail coordinates of the centres along one axis, clamped to the outermost pixel centres."""
     centres = lattice.patch / 2 + np.arange(count) * lattice.stride
     return np.clip(centres / step - 0.5, 0, length - 1)
-
-
-def _bands(predictor: Predictor, values: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(first row, probabilities (D, at most BAND + 1, width)): one row more than the band, to interpolate into."""
-    height = values.shape[0]
-    whole = None
-    if predictor.card.foveation is not None and predictor.card.foveation.norm == "instance":
-        # Instance norm looks at all of its input, so a band would not give what the whole gives.
-        whole = predictor.distribution(np.ascontiguousarray(values))
-    for first in range(0, height, _BAND):
-        last = min(first + _BAND + 1, height)
-        low, high = max(0, first - _REACH), min(height, last + _REACH)
-        if whole is not None:
-            yield first, whole[:, first:last]
-            continue
-        probabilities = predictor.distribution(np.ascontiguousarray(values[low:high]))
-        yield first, probabilities[:, first - low : last - low]
 
 
 def _bilinear(band_DHW: NDArray[np.float32], y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -2,8 +2,8 @@
 
 Beside inference: rows of the mask that no later patch touches are handed on at once, in a thread of its own, to the
 mask's writer and to the process that vectorises. The canvas stays the truth: a job that is taken up again hands its
-committed rows on from there. Memory: one row of pieces, as wide as the mask and as high as a block, whatever the
-image's height.
+committed rows on from there. Memory: one row of pieces, as wide as the mask and no higher than a tile or a seam,
+whatever the image's height.
 """
 
 import shutil
@@ -230,9 +230,9 @@ def layers_of(placement: Placement, canvas: Canvas, piece: Piece) -> Layers:
         seam = canvas.seam(piece)
         assert seam is not None, f"seam {piece.name} is still open"
         return seam[0]
-    record = canvas.block(placement.blocks.at(*piece.owners[0]))
-    assert record is not None, f"the block of piece {piece.name} was computed and is not in the canvas"
-    return record.pieces[piece.name]
+    layers = canvas.layers(placement.blocks.at(*piece.owners[0]), piece)
+    assert layers, f"the block of piece {piece.name} was computed and is not in the canvas"
+    return layers
 
 
 def without(layers: Layers, piece: Piece, placement: Placement, damaged: Iterable[Region]) -> Layers:

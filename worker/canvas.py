@@ -10,7 +10,7 @@
       seams/Y-X.npz          labels of a closed seam
       roots/R.npz            refined coverage: the coarse pass's scores of row R
       converted.tif, .json   a tiled copy, or the levels that the file lacks, where it needs them (`raster.convert`)
-      thumbnail.npy, valid.npy   of the first look, which the plan is made from
+      thumbnail.*            what the first look saw, for making the plan
 
 All but the thumbnail, which nothing goes on from, is written under a temporary name and renamed. Zip members carry
 checksums that reading verifies; open sums, which are most of what is written, lie as they are in memory, and are
@@ -188,6 +188,13 @@ class Canvas:
             pieces.setdefault(piece, {})[name] = layer
         return BlockRecord(pieces, damaged, tally, decoded, leaf, sums)
 
+    def layers(self, block: Block, piece: Piece) -> Layers | None:
+        """What the block committed of one of its own pieces; None as in `block`."""
+        arrays = _load(self._labels(block), f"{piece.name}/")
+        return (
+            None if arrays is None else {name.removeprefix(f"{piece.name}/"): layer for name, layer in arrays.items()}
+        )
+
     def commit_roots(self, row: int, found: RootRow) -> None:
         """Uncompressed: noise hardly shrinks, and every block reads its row again."""
         self._roots(row).parent.mkdir(exist_ok=True)
@@ -248,10 +255,11 @@ def _save(path: Path, arrays: Arrays) -> None:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
-def _load(path: Path) -> Arrays | None:
+def _load(path: Path, prefix: str = "") -> Arrays | None:
+    """The arrays whose names begin with `prefix`; None: the file is not there, or they fail their checksums."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: archive[name] for name in archive.files if name.startswith(prefix)}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError):

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,20 +70,38 @@ def pixels_needed(seen: Sequence[Seen], grid: WorkingGrid, info: ImageInfo, leve
 
 
 def _union(seen: list[Seen], grid: WorkingGrid, info: ImageInfo, level: int) -> int:
-    """Pixels of one level under all these windows: rectangles on a grid of all their edges, counted once."""
+    """Pixels of one level under all these windows, counted once: from edge to edge down the image, whose rows of
+    windows that lie there cover stretches of one row."""
     size = info.levels[level]
     x_edges = [_edges(s, s.mask.shape[1], grid.ratio[0] / size.downsample[0], size.width) for s in seen]
     y_edges = [_edges(s, s.mask.shape[0], grid.ratio[1] / size.downsample[1], size.height) for s in seen]
     xs, ys = np.unique(np.concatenate(x_edges, 1)), np.unique(np.concatenate(y_edges, 1))
-    change = np.zeros((len(ys) + 1, len(xs) + 1), np.int64)
-    for windows, x_edge, y_edge in zip(seen, x_edges, y_edges, strict=True):
-        rows, columns = np.nonzero(windows.mask)
-        x0, x1 = np.searchsorted(xs, x_edge[0][columns]), np.searchsorted(xs, x_edge[1][columns])
-        y0, y1 = np.searchsorted(ys, y_edge[0][rows]), np.searchsorted(ys, y_edge[1][rows])
-        for y, x, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
-            np.add.at(change, (y, x), sign)
-    covered = change.cumsum(0).cumsum(1)[:-1, :-1][: len(ys) - 1, : len(xs) - 1] > 0
-    return int((np.diff(ys)[:, None] * np.diff(xs)[None, :])[covered].sum())
+    widths = np.diff(xs)
+    coming: list[tuple[int, int, int, int]] = []
+    for number, (windows, edges) in enumerate(zip(seen, y_edges, strict=True)):
+        rows = np.flatnonzero(windows.mask.any(axis=1)).tolist()
+        coming += [(int(edges[0, row]), int(edges[1, row]), number, row) for row in rows]
+    coming.sort(reverse=True)
+    here: list[tuple[int, NDArray[np.bool_]]] = []
+    total = 0
+    for y, below in pairwise(ys.tolist()):
+        here = [(end, stretches) for end, stretches in here if end > y]
+        while coming and coming[-1][0] <= y:
+            _, end, number, row = coming.pop()
+            here.append((end, _stretches(seen[number].mask[row], x_edges[number], xs)))
+        if here:
+            covered = np.logical_or.reduce([stretches for _, stretches in here])
+            total += (below - y) * int(widths[covered].sum())
+    return total
+
+
+def _stretches(read: NDArray[np.bool_], edges: NDArray[np.int64], xs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which stretches between neighbouring `xs` one row of windows covers, of which `read` (columns,) are read."""
+    change = np.zeros(len(xs), np.int64)
+    for edge, sign in zip(edges[:, read], (1, -1), strict=True):
+        np.add.at(change, np.searchsorted(xs, edge), sign)
+    covered: NDArray[np.bool_] = change.cumsum()[:-1] > 0
+    return covered
 
 
 def _edges(windows: Seen, count: int, scale: float, length: int) -> NDArray[np.int64]:

@@ -3,20 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveate.schema import BundleCard
-from model.cells import cell_distribution, thumbnail_distribution
+from model.cells import cell_distribution
 from model.predictor import Predictor
 from raster.geometry import Region, Size
 from raster.grid import Lattice, WorkingGrid
+from raster.rows import RowsOnDisk, bands
 from raster.source import Plane, Source
 
-_BAND = 256
-"""Side of the pieces in which the thumbnail is read."""
 _PLAIN_STEP = 8
 """Thumbnail pixels per patch side for bundles without F_theta, which need one for the tissue mask only."""
 
@@ -32,8 +30,8 @@ class Thumbnail:
     """
 
     step: int
-    values: NDArray[Any]
-    valid: NDArray[np.float32]
+    values: RowsOnDisk
+    valid: RowsOnDisk
     damaged: frozenset[Region]
 
 
@@ -48,25 +46,22 @@ def take_thumbnail(source: Source, grid: WorkingGrid, card: BundleCard, scratch:
     size = Size(-(-grid.size.width // step), -(-grid.size.height // step))
     plane = Plane((grid.ratio[0] * step, grid.ratio[1] * step))
     first = source.read(plane, Region(0, 0, 1, 1))
-    values = np.lib.format.open_memmap(
-        scratch / "thumbnail.npy", "w+", first.values.dtype, (*size.shape, first.values.shape[2])
-    )
-    valid = np.lib.format.open_memmap(scratch / "valid.npy", "w+", np.float32, size.shape)
+    count = first.values.shape[2]
+    values = RowsOnDisk.new(scratch / "thumbnail.values", (*size.shape, count), first.values.dtype)
+    valid = RowsOnDisk.new(scratch / "thumbnail.valid", size.shape, np.dtype(np.float32))
     damaged: set[Region] = set()
-    for y in range(0, size.height, _BAND):
-        for x in range(0, size.width, _BAND):
-            part = Region.between(x, y, min(x + _BAND, size.width), min(y + _BAND, size.height))
-            sample = source.read(plane, part)
-            values[part.slices()] = sample.values
-            valid[part.slices()] = 1.0 if sample.valid is None else sample.valid
+    for rows in bands(size.height):
+        height = rows.stop - rows.start
+        band, there = np.empty((height, size.width, count), values.dtype), np.empty((height, size.width), np.float32)
+        for columns in bands(size.width):
+            sample = source.read(plane, Region.between(columns.start, rows.start, columns.stop, rows.stop))
+            band[:, columns] = sample.values
+            there[:, columns] = 1.0 if sample.valid is None else sample.valid
             damaged |= sample.damaged
-        report(min(1.0, (y + _BAND) / size.height))
+        values.append(band)
+        valid.append(there)
+        report(rows.stop / size.height)
     return Thumbnail(step, values, valid, frozenset(damaged))
-
-
-def distribution_everywhere(predictor: Predictor, thumbnail: Thumbnail) -> NDArray[np.float32]:
-    """(D, height, width): F_theta's probabilities at every pixel of the thumbnail."""
-    return thumbnail_distribution(predictor, thumbnail.values)
 
 
 def distribution(predictor: Predictor, thumbnail: Thumbnail, lattice: Lattice) -> NDArray[np.float32]:

@@ -2,13 +2,14 @@
 
 Frames: mask pixels (`_m`) are squares of `downsample` level-0 pixels counted from the corner of the region of interest;
 level-0 pixel u has its centre at working coordinate (u + 0.5) / ratio - 0.5 and is read there by linear interpolation.
-Every mask pixel belongs to exactly one piece: the interior of a block (its own patches alone touch it), or a seam
-between two or four blocks.
+Every mask pixel belongs to exactly one piece: a part of the interior of a block (its own patches alone touch it), or a
+seam between two or four blocks.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from model.finishing import Taps
 from raster.geometry import Region, Size
 from raster.grid import Block, Blocks, Lattice, WorkingGrid, cut_blocks
+from raster.overviews import TILE
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,16 @@ def spans(axis: Axis, starts_w: tuple[int, ...], overlap_px: int) -> tuple[Span,
         done = seam_end
     cuts.append(Span(done, axis.length_m, (len(starts_w) - 1,)))
     return tuple(cut for cut in cuts if cut.end_m > cut.start_m)
+
+
+def cut_at_tiles(rows: tuple[Span, ...]) -> tuple[Span, ...]:
+    """Interiors cut where rows of the mask's tiles begin: what is held of the whole width is no higher than a tile."""
+    cuts: list[Span] = []
+    for span in rows:
+        start, end = span.start_m, span.end_m
+        inner = range(start // TILE * TILE + TILE, end, TILE) if len(span.owners) == 1 else ()
+        cuts += [Span(a, b, span.owners) for a, b in pairwise([start, *inner, end])]
+    return tuple(cuts)
 
 
 @dataclass(frozen=True)
@@ -204,5 +216,5 @@ def place(
         lattice,
         blocks,
         spans(x, tuple(lattice.start(span.start) for span in blocks.column_spans), lattice.overlap_px),
-        spans(y, tuple(lattice.start(span.start) for span in blocks.row_spans), lattice.overlap_px),
+        cut_at_tiles(spans(y, tuple(lattice.start(span.start) for span in blocks.row_spans), lattice.overlap_px)),
     )

@@ -11,8 +11,9 @@ from foveate.schema import BundleCard
 from model.policy import choose
 from raster.geometry import Region
 from raster.grid import Lattice, WorkingGrid
+from raster.rows import Rows, bands
 from raster.source import Source
-from raster.tissue import tissue_mask
+from raster.tissue import Tissue
 from worker.look import Thumbnail
 
 _NEAR = 4096
@@ -94,7 +95,7 @@ class Asked:
 
 
 def why_skipped(
-    source: Source, grid: WorkingGrid, asked: Sequence[Asked], tissue: NDArray[np.bool_] | None, step: int
+    source: Source, grid: WorkingGrid, asked: Sequence[Asked], tissue: Tissue | None, step: int
 ) -> list[NDArray[np.uint8]]:
     """For each of `asked`, EXAMINED, NO_DATA or BACKGROUND for every cell of its lattice; NO_DATA beyond its cells.
 
@@ -116,21 +117,24 @@ def why_skipped(
     return reasons
 
 
-def tissue_in(thumbnail: Thumbnail) -> NDArray[np.bool_] | None:
-    """(height, width) of the thumbnail: whether there may be tissue; None where the colours cannot tell."""
+def tissue_in(thumbnail: Thumbnail) -> Tissue | None:
+    """Where there may be tissue; None where the colours cannot tell."""
     if thumbnail.values.shape[2] != 3 or thumbnail.values.dtype != np.uint8:
         return None
-    return tissue_mask(thumbnail.values, thumbnail.valid > 0)
+    return Tissue(thumbnail.values, thumbnail.valid)
 
 
-def any_under(mask: NDArray[np.bool_], lattice: Lattice, step: int) -> NDArray[np.bool_]:
-    """(rows, columns): whether any thumbnail pixel under a cell's window is set."""
-    integral = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    y0, y1 = _ends(lattice.rows, lattice, step, mask.shape[0])
-    x0, x1 = _ends(lattice.columns, lattice, step, mask.shape[1])
-    found: NDArray[np.bool_] = (
-        integral[np.ix_(y1, x1)] - integral[np.ix_(y0, x1)] - integral[np.ix_(y1, x0)] + integral[np.ix_(y0, x0)]
-    ) > 0
+def any_under(mask: Rows, lattice: Lattice, step: int) -> NDArray[np.bool_]:
+    """(rows, columns): whether any thumbnail pixel under a cell's window is above 0."""
+    height, width = mask.shape
+    y0, y1 = _ends(lattice.rows, lattice, step, height)
+    x0, x1 = _ends(lattice.columns, lattice, step, width)
+    found = np.zeros((lattice.rows, lattice.columns), bool)
+    for rows in bands(height):
+        until = np.pad((mask[rows] > 0).cumsum(axis=1, dtype=np.int32), ((0, 0), (1, 0)))
+        under = until[:, x1] > until[:, x0]
+        for row in np.flatnonzero((y0 < rows.stop) & (y1 > rows.start)).tolist():
+            found[row] |= under[max(0, y0[row] - rows.start) : y1[row] - rows.start].any(axis=0)
     return found
 
 

@@ -5,15 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from model.cells import Distribution
 from model.detail import planned_needs
 from model.predictor import Predictor
 from model.tree import Node, Tree, plan_leaves
 from raster.geometry import Region
 from raster.grid import Block
 from raster.source import Plane
+from raster.tissue import Tissue
 from worker.batches import PatchReader, Shot
 from worker.job import Job
-from worker.look import Thumbnail, distribution_everywhere
+from worker.look import Thumbnail
 from worker.plan import EXAMINED, NO_DATA, Plan, any_under
 
 
@@ -47,7 +49,7 @@ class TreeReader(PatchReader):
 
 
 def make_tree_plan(
-    job: Job, tree: Tree, predictor: Predictor, thumbnail: Thumbnail, tissue: NDArray[np.bool_] | None,
+    job: Job, tree: Tree, predictor: Predictor, thumbnail: Thumbnail, tissue: Tissue | None,
     reason: NDArray[np.uint8], dense: int,
 ) -> tuple[Plan, float]:  # fmt: skip
     """The leaves of planned coverage and the threshold behind them; all roots, to begin with, for refined coverage.
@@ -60,10 +62,10 @@ def make_tree_plan(
     threshold = float("inf")
     if job.coverage.kind == "planned":
         assert job.coverage.detail is not None
-        seen = thumbnail.valid > 0 if tissue is None else tissue
+        seen = thumbnail.valid if tissue is None else tissue
         examined, dense_examined = (any_under(seen, lattice, thumbnail.step) for lattice in (tree.cells, tree.dense))
         steering = job.card.coverage.planning == "foveation" and predictor.foveation is not None
-        wants = distribution_everywhere(predictor, thumbnail) if steering else None
+        wants = Distribution(predictor, thumbnail.values) if steering else None
         needs = planned_needs(tree, thumbnail.values, thumbnail.valid, thumbnail.step, wants)
         leaf, threshold = plan_leaves(tree, needs, examined, job.coverage.detail, int(dense_examined.sum()))
         reason = _without_far_leaves(tree, leaf, reason, job.roi_w)

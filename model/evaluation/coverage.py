@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from foveate.coverage import nests
 from foveate.errors import OptionInvalid
 from model.bundle import load_bundle, load_networks
-from model.cells import thumbnail_distribution
+from model.cells import Distribution
 from model.datasets.config import Data
 from model.datasets.labelled import open_labelled
 from model.datasets.layouts import find_pairs
@@ -196,13 +196,13 @@ def _prepared(entry: Entry, pair: Pair, predictor: Predictor, plan: Plan, folder
         tree = nodes.tree
         planned = {"gradient": planned_needs(tree, thumbnail, None, step, None)}
         if predictor.foveation is not None:
-            distribution = thumbnail_distribution(predictor, thumbnail)
-            planned["gradient x F_theta"] = planned_needs(tree, thumbnail, None, step, distribution)
+            wants = Distribution(predictor, thumbnail)
+            planned["gradient x F_theta"] = planned_needs(tree, thumbnail, None, step, wants)
         planned["random"] = signals.noise(tree, _SEED)
-        wants = nodes.wants()
+        asked = nodes.wants()
         refined = {
-            REFINED: wants,
-            "entropy": Wants(wants.needs),
+            REFINED: asked,
+            "entropy": Wants(asked.needs),
             "gradient": Wants(signals.child_gradient(tree, thumbnail, step)),
             "random": Wants(signals.noise(tree, _SEED + 1)),
         }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from foveate.schema import BundleCard
 from model.aggregate import infer, policy_weights
-from model.cells import cell_distribution, thumbnail_distribution
+from model.cells import Distribution, cell_distribution
 from model.datasets.labelled import LabelledImage
 from model.geometry import Geometry
 from model.lanes import Lanes
@@ -286,7 +286,7 @@ def location_distribution(predictor: Predictor, image: LabelledImage, geometry: 
     """(D, Y, X): F_theta's probabilities at every location of its own grid."""
     step = foveation_step(predictor.card)
     if geometry == "lattice":
-        return thumbnail_distribution(predictor, thumbnail_of(image, step))
+        return Distribution(predictor, thumbnail_of(image, step)).everywhere()
     assert predictor.foveation is not None
     pixels = predictor.normalised(image.pixels(Region.of(image.size), image.size))
     with torch.inference_mode():

@@ -140,6 +140,31 @@ def test_means_of_a_constant_are_that_constant(tree, step):
         assert np.allclose(found, 3.0)
 
 
+class Wanted:
+    """What F_theta would say, of rows."""
+
+    def __init__(self, probabilities):
+        self._probabilities = probabilities
+
+    def __getitem__(self, rows):
+        return self._probabilities[:, rows]
+
+
+@given(trees(), st.integers(1, 40), st.booleans(), st.integers(0, 2**31))
+def test_needs_are_the_means_of_the_whole_thumbnail(tree, step, steered, seed):
+    rng = np.random.default_rng(seed)
+    shape = tuple(-(-length // step) for length in tree.size.shape)
+    thumbnail, valid = rng.integers(0, 255, (*shape, 3), np.uint8), rng.choice([0, 0.5, 1], shape).astype(np.float32)
+    wants = rng.random((len(tree.scales), *shape), np.float32)
+    found = planned_needs(tree, thumbnail, valid, step, Wanted(wants) if steered else None)
+    change = gradient(thumbnail, valid)
+    for level in range(1, len(tree.scales)):
+        expected = means(change, step, tree, level) * tree.scales[level]
+        if steered:
+            expected = expected * means(wants[:level].sum(axis=0), step, tree, level)
+        assert np.allclose(found[level], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_needs_are_highest_where_the_thumbnail_changes_and_f_theta_wants_detail():
     tree = make_tree(Size(1024, 1024), 64, (64, 128, 256), 0.25)
     thumbnail = np.full((64, 64, 3), 90, np.uint8)
@@ -148,9 +173,9 @@ def test_needs_are_highest_where_the_thumbnail_changes_and_f_theta_wants_detail(
     plain = planned_needs(tree, thumbnail, None, 16, None)
     assert plain[1][0, 0] > 0
     assert plain[1][0, -1] == 0
-    wants = np.zeros((3, 64, 64), np.float32)
-    wants[0, :32], wants[2, 32:] = 1, 1
-    steered = planned_needs(tree, thumbnail, None, 16, wants)
+    probabilities = np.zeros((3, 64, 64), np.float32)
+    probabilities[0, :32], probabilities[2, 32:] = 1, 1
+    steered = planned_needs(tree, thumbnail, None, 16, Wanted(probabilities))
     assert steered[1][0, 0] == plain[1][0, 0]
     assert steered[1][-1, -1] == 0
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from raster.geometry import Region, Size
 from raster.grid import WorkingGrid, make_lattice
+from raster.overviews import TILE
 from worker.placement import Axis, place
 
 sides = st.integers(1, 900)
@@ -31,6 +32,13 @@ def test_pieces_partition_the_mask(placement):
     for piece in placement.pieces():
         seen[piece.region_m.slices()] += 1
     assert (seen == 1).all()
+
+
+@given(placements())
+@settings(max_examples=80, deadline=None)
+def test_no_interior_is_higher_than_a_tile_and_none_lies_in_two_rows_of_them(placement):
+    for rows in placement.row_spans:
+        assert len(rows.owners) > 1 or rows.start_m // TILE == (rows.end_m - 1) // TILE
 
 
 @given(placements())
