@@ -148,17 +148,17 @@ class RasterioImage:
         self._is_float = dtype.startswith("float")
         self._palette = Palette.of(main, self._colors, dtype)
         self._inverted = main.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and dtype.startswith("uint")
-        self._gain = self._gray_gain(main)
+        self._largest = 2 ** int(main.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(dtype).itemsize)) - 1
+        self._gain = self._gray_gain()
         self._flags = set(_again(lambda: main.mask_flag_enums)[self._colors[0] - 1])
         block_height, block_width = main.block_shapes[0]
         limits.check_block(self._path, block_width, block_height, main.count * np.dtype(dtype).itemsize)
         levels = self._open_levels(main)
         return self._make_info(main, dtype, levels, [colors[k - 1].name for k in self._colors])
 
-    def _gray_gain(self, main: Any) -> int:
+    def _gray_gain(self) -> int:
         """A PNG of 1, 2 or 4 bits a pixel is black to white all the same; GDAL gives 0 to 1, 3 or 15."""
-        bits = int(main.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
-        return 255 // (2**bits - 1) if self._driver == "PNG" and self._palette is None and bits < 8 else 1
+        return 255 // self._largest if self._driver == "PNG" and self._palette is None and self._largest < 255 else 1
 
     def _open_levels(self, main: Any) -> list[LevelInfo]:
         levels = [_level(main, main)]
@@ -228,7 +228,7 @@ class RasterioImage:
         if self._is_float:
             valid = _both(valid, np.isfinite(raw).all(axis=0))
         if self._inverted:
-            raw = np.iinfo(raw.dtype).max - raw
+            raw = raw.dtype.type(self._largest) - raw
         if self._gain > 1:
             raw = raw * raw.dtype.type(self._gain)
         return Pixels(np.ascontiguousarray(np.moveaxis(raw, 0, 2)), valid)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from array import array
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -25,6 +26,7 @@ from foveate.errors import Dismissed, FoveateError, Unexpected, error_of
 from foveate.schema import NODATA
 from raster.features import Feature, Features, RegionsJob
 from raster.polygonize import Polygonizer
+from raster.rings import Outlines
 from raster.whole_file import whole_file
 
 _STRIP_PIXELS = 1 << 22
@@ -148,11 +150,15 @@ def write_regions(job: RegionsJob, strips: Iterator[NDArray[np.uint8]]) -> Regio
         spool = _Spool(file, job.minimum_area, job.maximum_regions)
         polygonizer = Polygonizer(job.mask_size.width, lambda: spool.minimum)
         examined = 0
-        for rows in strips:
-            examined += int(np.count_nonzero(rows != NODATA))
-            for outlines in polygonizer.add(rows):
-                spool.extend(features.of(outlines))
-        for outlines in polygonizer.finish():
+
+        def traced() -> Iterator[Outlines]:
+            nonlocal examined
+            for rows in strips:
+                examined += int(np.count_nonzero(rows != NODATA))
+                yield from polygonizer.add(rows)
+            yield from polygonizer.finish()
+
+        for outlines in _ahead(traced()):
             spool.extend(features.of(outlines))
         regions, pixels = spool.settle()
         summary = RegionsSummary(
@@ -163,6 +169,15 @@ def write_regions(job: RegionsJob, strips: Iterator[NDArray[np.uint8]]) -> Regio
         )
         _write_collection(partial, _members(job, features, summary), spool)
     return summary
+
+
+def _ahead(items: Iterator[Outlines]) -> Iterator[Outlines]:
+    """The same; each is made in a thread while the one before is used, which numpy lets run side by side."""
+    with ThreadPoolExecutor(1, "trace") as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 class _Spool:

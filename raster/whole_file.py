@@ -46,5 +46,5 @@ def disk_full(path: Path, reason: str) -> DiskFull:
     free = shutil.disk_usage(path.parent).free / 2**20
     return DiskFull(
         f"{path.name} could not be written whole to {path.parent} ({free:.0f} MiB free there): {reason}",
-        hint="free some space, or choose another directory; results need about twice the size of the mask",
+        hint="free some space, or choose another directory; work may need ten bytes for each pixel of the mask",
     )

@@ -10,6 +10,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,6 +40,14 @@ from worker.plan import EXAMINED, Plan
 _LEAST_AREA, _MOST_AREA = 16, 64
 _UNEXAMINED: dict[str, float] = {LABELS: NODATA, UNCERTAINTY: -1, PROBABILITIES: np.nan}
 STORE = "probabilities.zarr"
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What the files came to: the polygons, if any were asked for, and the mask's pixels that have a class."""
+
+    regions: RegionsSummary | None
+    examined: int
 
 
 class Assembly:
@@ -78,10 +87,8 @@ class Assembly:
             self._known.append(damaged)
             self._tasks.append(self._thread.submit(self._files.take, rows, damaged))
 
-    def finish(self, plan: Plan, damaged: frozenset[Region], step: Callable[[], None]) -> RegionsSummary | None:
+    def finish(self, plan: Plan, damaged: frozenset[Region], step: Callable[[], None]) -> Assembled:
         """The rest, once every row was handed on; `step` is called every second, and may raise to stop.
-
-        What the polygons came to, if any were asked for.
 
         Damage may show after rows that it touches were handed on, if only a later patch reads that level of the file.
         All rows are then written again: that is rare, and by now all damage is known.
@@ -97,7 +104,7 @@ class Assembly:
             self._again(damaged)
             return self._finished(plan, step)
 
-    def _finished(self, plan: Plan, step: Callable[[], None]) -> RegionsSummary | None:
+    def _finished(self, plan: Plan, step: Callable[[], None]) -> Assembled:
         last = self._thread.submit(self._files.finish, plan, self._picture)
         while not wait([last], timeout=1.0).done:
             step()
@@ -175,7 +182,7 @@ class _Files:
         if self._probabilities is not None:
             self._probabilities.write(area, whole[PROBABILITIES])
 
-    def finish(self, plan: Plan, picture: NDArray[np.uint8]) -> RegionsSummary | None:
+    def finish(self, plan: Plan, picture: NDArray[np.uint8]) -> Assembled:
         """What is left once all rows are there; the process writes its polygons meanwhile, and a thread the overlay."""
         job, out = self._job, self._out
         if self._regions is not None:
@@ -197,7 +204,8 @@ class _Files:
             _write_foveation(job, plan, out / "foveation.tif", self._place)
             write_json(out / "statistics.json", statistics(job.card.classes, counts, level_0, job.fit.spacing))
             drawn.result()
-        return None if self._regions is None else self._regions.summary()
+        examined = job.placement.mask_size.area - counts[NODATA]
+        return Assembled(None if self._regions is None else self._regions.summary(), examined)
 
 
 def _regions_job(job: Job, place: Georeference, out: Path) -> RegionsJob:

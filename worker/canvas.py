@@ -81,18 +81,17 @@ class RootRow:
 
 @dataclass(frozen=True)
 class Tally:
-    """Mask pixels of a piece, or of many: with data, of these examined, and of these skipped as background."""
+    """Mask pixels of a piece, or of many: with data, and of these skipped as background."""
 
     valid: int = 0
-    examined: int = 0
     background: int = 0
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.valid + other.valid, self.examined + other.examined, self.background + other.background)
+        return Tally(self.valid + other.valid, self.background + other.background)
 
     @property
     def array(self) -> NDArray[np.int64]:
-        return np.array([self.valid, self.examined, self.background], np.int64)
+        return np.array([self.valid, self.background], np.int64)
 
 
 class Canvas:

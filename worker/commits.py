@@ -217,7 +217,7 @@ class Commits:
                 hint="this is a defect of Foveate: please report it with the manifest of the job",
             )
         count = labels.size if with_data is None else int(np.count_nonzero(with_data))
-        return layers, Tally(count, count - missing, missing)
+        return layers, Tally(count, missing)
 
     def _shown(self, region_w: Region) -> NDArray[np.float32] | None:
         """1 where the window of an examined cell lies: a coarse leaf shows more than what is to be examined."""

@@ -10,16 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from foveate.bundles import named_bundle
-from foveate.errors import NO_ROOM, CanvasMismatch, InputError, OptionInvalid, OutputExists
+from foveate.errors import (
+    NO_ROOM,
+    CanvasMismatch,
+    InputError,
+    MemoryTooSmall,
+    NotFound,
+    OptionInvalid,
+    OutputExists,
+)
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from jobs.catalog import Catalog
-from jobs.files import disk_errors, sync_tree
+from jobs.files import PREVIEW, disk_errors, sync_tree
 from raster.fit import choose_bundle
 from raster.image import ImageRef, open_image
 from worker.job import Report
 from worker.manifest import file_sha256
 from worker.pipeline import PREVIEWED, run
 from worker.spec import JobSpec
+
+_OURS = frozenset({"canvas", "out", "scratch", PREVIEW})
+"""What the place of the work may hold."""
 
 
 def segment(
@@ -35,8 +46,8 @@ def segment(
     """Segment `image` into the directory `out`; returns the manifest.
 
     `options.model` may be a name, a bundle's directory or that of a finished training run. `machine` holds `device`,
-    `memory_gb`, `batch` and `block`. Work lies in `out`.partial, which goes when all is well. Raises OutputExists for a
-    complete `out` without `overwrite`.
+    `memory_gb`, `batch` and `block`. Work lies in `out`.partial, which goes when all is well. Raises OutputExists where
+    `out` may not be replaced, or that place is taken.
     """
     _check_out(image, out, overwrite=overwrite)
     ref = ImageRef(image.absolute())  # a link stays one: sidecars lie beside it
@@ -44,6 +55,7 @@ def segment(
         info = opened.info
     directory, options = _bundle(info, options, catalog)
     partial = out.with_name(out.name + ".partial")
+    _check_partial(image, partial)
     fresh = not partial.exists()
     with disk_errors(partial), _own(partial):
         spec = JobSpec(
@@ -68,11 +80,18 @@ def segment(
 
         try:
             content = run(spec, tell, lambda: False)
-        except InputError as error:
+        except (InputError, NotFound, MemoryTooSmall) as error:
             # What the user must mend leaves nothing behind; anything else can be continued by the same command.
             if fresh and not isinstance(error, CanvasMismatch):
                 shutil.rmtree(partial)
             raise
+        try:
+            _check_out(image, out, overwrite=overwrite)
+        except OutputExists as error:
+            raise OutputExists(
+                f"{error.message}: it appeared meanwhile, and the work lies finished in {partial}",
+                hint="move it away, and run the same command again",
+            ) from error
         _publish(spec.out, out)
         shutil.rmtree(partial)
     return content
@@ -114,15 +133,37 @@ def _own(partial: Path) -> Iterator[None]:
 
 def _check_out(image: Path, out: Path, *, overwrite: bool) -> None:
     """Raises OutputExists where `out` may not be replaced: without a word, or because it is something else."""
-    if not out.exists():
+    if out.resolve().is_relative_to(image.resolve()):
+        raise OutputExists(f"{out} lies in the image, or is the image", hint="choose an --out elsewhere")
+    if not os.path.lexists(out):
         return
     if not overwrite:
         raise OutputExists(f"{out} exists already", hint="choose another --out, or say --overwrite")
     replaceable = (out / "manifest.json").is_file() or not (out.is_dir() and any(out.iterdir()))
-    if not out.is_dir() or not replaceable or image.absolute().is_relative_to(out.absolute()):
+    if not out.is_dir() or not replaceable or _holds(out, image):
         raise OutputExists(
             f"{out} is no result of an earlier run, or holds the image: it is not replaced", hint="choose another --out"
         )
+
+
+def _check_partial(image: Path, partial: Path) -> None:
+    """Raises OutputExists where the place of the work, which is removed in the end, has anything but such work."""
+    if not partial.is_dir():
+        return
+    names = sorted(path.name for path in partial.iterdir())
+    foreign = [name for name in names if name not in _OURS and not (name.startswith(".") and name.endswith(".part"))]
+    if foreign or _holds(partial, image):
+        raise OutputExists(
+            f"{partial}, where the work would lie, holds {foreign[0] if foreign else 'the image'}",
+            hint="choose another --out, or move that away",
+        )
+
+
+def _holds(directory: Path, image: Path) -> bool:
+    """Whether the image, or the link that names it, lies in the directory."""
+    return any(
+        place.is_relative_to(directory.resolve()) for place in (image.resolve(), image.parent.resolve() / image.name)
+    )
 
 
 def _publish(made: Path, out: Path) -> None:

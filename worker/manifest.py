@@ -15,6 +15,7 @@ from foveate.schema import ImageInfo
 from model.bundle import Bundle
 from raster.convert import needs_conversion
 from raster.regions import RegionsSummary
+from worker.assemble import Assembled
 from worker.batches import PatchReader
 from worker.compute import Computed
 from worker.counts import Seen, forwards, pixels_needed, windows_of, windows_of_tree
@@ -28,7 +29,7 @@ def manifest(
     plan: Plan,
     bundle: Bundle,
     computed: Computed,
-    regions: RegionsSummary | None,
+    assembled: Assembled,
     seconds: Mapping[str, float],
     out: Path,
 ) -> dict[str, Any]:
@@ -38,12 +39,12 @@ def manifest(
         "image": _image(job.info, job.spec.image_sha256) | _spacing(job),
         "model": {"name": bundle.card.name, "version": bundle.card.version, "sha256": bundle.sha256},
         "parameters": parameters(job, computed.threshold),
-        "counts": _counts(job, plan, computed),
+        "counts": _counts(job, plan, computed, assembled.examined),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()}
         | {"total": round(sum(seconds.values()), 3)},
         "peak_memory_bytes": peak_memory_bytes(),
         "device": job.device,
-        "warnings": _warnings(job, computed, regions),
+        "warnings": _warnings(job, computed, assembled.regions),
         "files": {path.name: _file(path) for path in sorted(out.iterdir()) if path.name != "manifest.json"},
     }
 
@@ -142,7 +143,7 @@ def _seen(job: Job, plan: Plan) -> list[Seen]:
     return windows_of_tree(plan, job.tree, inner=job.coverage.kind == "refined")
 
 
-def _counts(job: Job, plan: Plan, computed: Computed) -> dict[str, Any]:
+def _counts(job: Job, plan: Plan, computed: Computed, examined: int) -> dict[str, Any]:
     seen = _seen(job, plan)
     by_fov = [int(windows.mask.sum()) for windows in seen]
     made = forwards(plan, seen)
@@ -158,7 +159,7 @@ def _counts(job: Job, plan: Plan, computed: Computed) -> dict[str, Any]:
         "pixels_decoded": computed.pixels_decoded,
         "pixels_converted": 0 if needs_conversion(job.info) is None else job.info.width * job.info.height,
         "blocks": len(job.placement.blocks),
-        "covered_share": computed.tally.examined / valid,
+        "covered_share": examined / valid,
         "skipped_share": computed.tally.background / valid,
     }
 

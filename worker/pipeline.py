@@ -75,13 +75,13 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             )
         with clock.stage("tail"):
             job.source.forget()
-            regions = assembly.finish(computed.plan, computed.damaged, lambda: tell("assembling", COMPUTED))
+            assembled = assembly.finish(computed.plan, computed.damaged, lambda: tell("assembling", COMPUTED))
         computed = replace(
             computed,
             pixels_decoded=computed.pixels_decoded + first.pixels_decoded + beforehand,
             threshold=job.coverage.threshold if first.threshold is None else first.threshold,
         )
-        content = manifest(job, computed.plan, predictor.bundle, computed, regions, clock.seconds, spec.out)
+        content = manifest(job, computed.plan, predictor.bundle, computed, assembled, clock.seconds, spec.out)
         if computed.previewed is not None:
             content["seconds"]["preview"] = round(computed.previewed - clock.started, 3)
         write_json(spec.out / "manifest.json", content)

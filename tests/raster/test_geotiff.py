@@ -171,6 +171,14 @@ def test_min_is_white_is_turned_round(tmp_path: Path) -> None:
         np.testing.assert_array_equal(pixels.valid, values[0] != 7)
 
 
+@pytest.mark.parametrize(("bits", "dtype"), [(2, np.uint8), (4, np.uint8), (12, np.uint16)])
+def test_white_is_the_largest_number_of_the_files_bits(tmp_path: Path, bits: int, dtype: type) -> None:
+    values = (noise((1, 20, 20)).astype(int) * 7 % 2**bits).astype(dtype)
+    path = write(tmp_path / "white.tif", values, photometric="MINISWHITE", nbits=bits)
+    with closing(open_image(ImageRef(path))) as image:
+        np.testing.assert_array_equal(whole(image).values[..., 0], 2**bits - 1 - values[0])
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
 def test_types_are_the_files(tmp_path: Path, dtype: str) -> None:
     values = noise((2, 33, 17)).astype(dtype)

@@ -60,7 +60,7 @@ def test_sums_that_are_0_everywhere_leave_no_file(canvas):
 def test_a_block_remembers_its_shares_of_seams(canvas):
     share = canvas.commit_sums(BLOCK, "1-2", sums_over(slice(5, 9), slice(2, 50)))
     labels = {"0-1": {"labels": np.ones((4, 5), np.uint8)}}
-    record = BlockRecord(labels, frozenset(), Tally(20, 20, 0), 7, None, {"1-2": share})
+    record = BlockRecord(labels, frozenset(), Tally(20, 0), 7, None, {"1-2": share})
     canvas.commit_block(BLOCK, record)
     found = canvas.block(BLOCK)
     assert found.sums == {"1-2": share}

@@ -94,6 +94,64 @@ def test_overwriting_replaces_results_and_nothing_else(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "link", "out", "project"]
 
 
+def a_command(tmp_path, out, *more):
+    bundle = tmp_path / "e"
+    if not bundle.exists():
+        make_bundle(bundle, name="e", kind="any", spacing=None)
+    return lambda image: run(["segment", str(image), "--out", str(out), "--model", str(bundle), *more])
+
+
+def test_the_place_of_the_work_holds_nothing_else(tmp_path, capsys):
+    mine = tmp_path / "scene.partial"
+    mine.mkdir()
+    image = write_image(mine / "a.tif", np.full((100, 100, 3), 9, np.uint8))
+    assert a_command(tmp_path, tmp_path / "scene")(image) == 2
+    assert f"{mine}, where the work would lie, holds a.tif" in capsys.readouterr().err
+    assert list(mine.iterdir()) == [image]
+
+
+@pytest.mark.parametrize("way", ["dots", "link", "series"])
+def test_an_image_within_the_result_is_not_replaced(tmp_path, capsys, monkeypatch, way):
+    out = tmp_path / "r"
+    image = write_image(tmp_path / "a.tif", np.full((100, 100, 3), 9, np.uint8))
+    assert a_command(tmp_path, out)(image) == 0
+    image.rename(out / "a.tif")
+    monkeypatch.chdir(out)
+    named = {"dots": (Path("a.tif"), Path("../r")), "link": (tmp_path / "link.tif", out), "series": (out, out / "in")}
+    asked, target = named[way]
+    if way == "link":
+        asked.symlink_to(out / "a.tif")
+    assert a_command(tmp_path, target, "--overwrite")(asked) == 2
+    assert ("lies in the image" if way == "series" else "is not replaced") in capsys.readouterr().err
+    assert (out / "a.tif").is_file()
+
+
+def test_what_comes_to_lie_at_out_meanwhile_is_not_replaced(scene, tmp_path):
+    out = tmp_path / "out"
+    working = segment(scene, out)
+    while not committed(out):
+        time.sleep(0.01)
+    out.mkdir()
+    (out / "notes").write_text("precious")
+    _, said = working.communicate(timeout=PATIENCE)
+    assert working.returncode == 2
+    assert "it appeared meanwhile" in said
+    (out / "notes").rename(tmp_path / "notes")
+    out.rmdir()
+    before = committed(out)
+    finished(segment(scene, out))
+    assert before and (out / "mask.tif").is_file() and (tmp_path / "notes").read_text() == "precious"
+
+
+def test_a_refusal_leaves_nothing(tmp_path):
+    image = write_image(tmp_path / "a.tif", np.full((100, 100, 3), 9, np.uint8))
+    assert a_command(tmp_path, tmp_path / "o", "--memory", "0.3")(image) == 1
+    (tmp_path / "e" / "weights.safetensors").unlink()
+    assert a_command(tmp_path, tmp_path / "o")(image) == 2
+    assert run(["segment", str(image), "--out", str(tmp_path / "o"), "--model", str(tmp_path / "none")]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "e"]
+
+
 @pytest.mark.parametrize("place", ["file/res", "/proc/res", "other"])
 def test_a_place_where_no_result_can_lie_is_named(scene, tmp_path, capsys, place):
     (tmp_path / "file").touch()

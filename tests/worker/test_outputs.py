@@ -128,7 +128,8 @@ def test_without_polygons_nothing_else_changes_and_its_blocks_serve_a_job_with_t
 def test_damage_that_shows_after_its_rows_were_handed_on_makes_them_new(bundle, tmp_path, monkeypatch):
     """The rows are taken as if the damage were unknown at first, as where only a later patch reads the finest level."""
     image = broken_tiles(tmp_path / "i.tif", noise(1024, 1024), [17])
-    _, known = made(spec_for(image, bundle, tmp_path / "known", block=3))
+    manifest, known = made(spec_for(image, bundle, tmp_path / "known", block=3))
+    assert manifest["counts"]["covered_share"] == 1 - 64**2 / 1024**2
     begun = []
     begin, hand_on = assemble.Assembly._begin, assemble.Assembly.hand_on
     monkeypatch.setattr(assemble.Assembly, "_begin", lambda self: (begun.append(1), begin(self))[1])
