@@ -8,7 +8,7 @@
       blocks/R-C.labels.npz  labels of the block's interior, damage, counts, and checksums of its open sums; its
                              existence is the commit
       seams/Y-X.npz          labels of a closed seam
-      roots/R.npz            refined coverage: the coarse pass's scores of row R
+      roots/R-C.npz          refined coverage: the coarse pass's scores of row R from root C on
       converted.tif, .json   a tiled copy, or the levels that the file lacks, where it needs them (`raster.convert`)
       thumbnail.*            what the first look saw, for making the plan
 
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import CanvasMismatch
 from model.finishing import Layers
+from model.tree import Node
 from raster.geometry import Region
 from raster.grid import Block
 from raster.whole_file import whole_file
@@ -70,8 +71,8 @@ class BlockRecord:
 
 
 @dataclass(frozen=True)
-class RootRow:
-    """Scores (n, K, P, P) float16 of the roots at `columns` (n,) of one row, and what reading them came to."""
+class RootScores:
+    """Scores (n, K, P, P) float16 of roots of one row, at `columns` (n,), and what reading them came to."""
 
     columns: NDArray[np.int64]
     scores: NDArray[np.float16]
@@ -194,10 +195,10 @@ class Canvas:
             None if arrays is None else {name.removeprefix(f"{piece.name}/"): layer for name, layer in arrays.items()}
         )
 
-    def commit_roots(self, row: int, found: RootRow) -> None:
-        """Uncompressed: noise hardly shrinks, and every block reads its row again."""
-        self._roots(row).parent.mkdir(exist_ok=True)
-        with whole_file(self._roots(row), durable=False) as partial, partial.open("wb") as file:
+    def commit_roots(self, first: Node, found: RootScores) -> None:
+        """Keep those of a stretch of a row from the root `first` on. Uncompressed: noise hardly shrinks."""
+        self._roots(first).parent.mkdir(exist_ok=True)
+        with whole_file(self._roots(first), durable=False) as partial, partial.open("wb") as file:
             np.savez(
                 file,
                 columns=found.columns,
@@ -206,12 +207,12 @@ class Canvas:
                 decoded=np.array(found.pixels_decoded),
             )
 
-    def roots(self, row: int) -> RootRow | None:
-        """A row of the coarse pass; None: not yet, or not whole."""
-        arrays = _load(self._roots(row))
+    def roots(self, first: Node) -> RootScores | None:
+        """What was kept of the coarse pass from a root on; None: not yet, or not whole."""
+        arrays = _load(self._roots(first))
         if arrays is None:
             return None
-        return RootRow(arrays["columns"], arrays["scores"], _regions(arrays["damaged"]), int(arrays["decoded"]))
+        return RootScores(arrays["columns"], arrays["scores"], _regions(arrays["damaged"]), int(arrays["decoded"]))
 
     def commit_seam(self, piece: Piece, layers: Layers, tally: Tally) -> None:
         with whole_file(self._seam(piece), durable=False) as partial:
@@ -225,8 +226,8 @@ class Canvas:
         tally = Tally(*map(int, arrays.pop("tally")))
         return arrays, tally
 
-    def _roots(self, row: int) -> Path:
-        return self.directory / "roots" / f"{row:05d}.npz"
+    def _roots(self, first: Node) -> Path:
+        return self.directory / "roots" / f"{first.row:05d}-{first.column:05d}.npz"
 
     def _sums(self, block: Block, seam: str) -> Path:
         return self.directory / "sums" / f"{block.name}.{seam}.npy"

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.schema import NODATA
-from model.tree import Tree
+from model.tree import Node, Tree
 from raster.geometry import Region
 from raster.georeference import Georeference
 from raster.source import Plane
@@ -12,6 +12,7 @@ from raster.write import MaskWriter
 from worker.canvas import Canvas
 from worker.job import Job
 from worker.plan import EXAMINED, Plan
+from worker.trees import stretches
 
 
 def write_preview(job: Job, tree: Tree, plan: Plan, canvas: Canvas) -> None:
@@ -54,11 +55,12 @@ def _row_labels(
     """(stride, stride a root) class values of one row of roots."""
     S, m, scale = tree.stride, tree.margin, tree.scales[-1]
     labels = np.full((S, S * len(columns)), NODATA, np.uint8)
-    found = canvas.roots(row)
-    assert found is not None, "the coarse pass has committed every row"
-    for column, scores_KPP in zip(found.columns.tolist(), found.scores, strict=True):
-        own = scores_KPP[:, m : m + S, m : m + S].argmax(axis=0)
-        labels[:, (column - columns.start) * S : (column - columns.start + 1) * S] = values[own]
+    for part in stretches(columns):
+        found = canvas.roots(Node(tree.top, row, part.start))
+        assert found is not None, "the coarse pass has committed every stretch"
+        for column, scores_KPP in zip(found.columns.tolist(), found.scores, strict=True):
+            own = scores_KPP[:, m : m + S, m : m + S].argmax(axis=0)
+            labels[:, (column - columns.start) * S : (column - columns.start + 1) * S] = values[own]
     # The cell under every pixel: what is not examined stays no data.
     cell_rows = np.minimum((row * S + np.arange(S)) * scale // S, plan.reason.shape[0] - 1)
     cell_columns = np.minimum((columns.start * S + np.arange(labels.shape[1])) * scale // S, plan.reason.shape[1] - 1)

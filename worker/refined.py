@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from itertools import product
 from threading import Lock
 
 import numpy as np
@@ -22,13 +23,13 @@ from model.tree import Node, Tree
 from raster.geometry import Region
 from raster.grid import Block
 from worker.batches import Shot, in_groups
-from worker.canvas import BlockRecord, Canvas, RootRow
+from worker.canvas import BlockRecord, Canvas, RootScores
 from worker.commits import ForwardedBlock
 from worker.compute import AHEAD, BlockWork, Computed, Patches
 from worker.job import Job, threads
 from worker.plan import Plan
 from worker.preview import write_preview
-from worker.trees import matters, shot_of, tree_plan
+from worker.trees import matters, shot_of, stretches, tree_plan
 
 _COARSE = 0.1
 """Share of the progress that the coarse pass stands for."""
@@ -46,7 +47,7 @@ class RefinedWork(BlockWork):
         super().__init__(job, plan, canvas, predictor, known_damage)
         self._tree = tree
         self._leaf = plan.choice.copy()
-        self._row: tuple[int, dict[Node, NDArray[np.float16]]] = (-1, {})
+        self._at_hand: tuple[Node | None, dict[Node, NDArray[np.float16]]] = (None, {})
         self._previewed, self._roots_decoded = 0.0, 0
 
     def _computed(self) -> Computed:
@@ -75,20 +76,22 @@ class RefinedWork(BlockWork):
             yield self._forwarded(block, self._leaf[self._cells(block)].copy())
 
     def _coarse_pass(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> None:
-        """Forward the roots that the canvas lacks, and commit them row by row."""
-        rows, _ = self._job.placement.cells
-        for row in rows:
-            found = self._canvas.roots(row)
+        """Forward the roots that the canvas lacks, and commit them stretch by stretch."""
+        rows, columns = self._job.placement.cells
+        for row, part in product(rows, stretches(columns)):
+            first = Node(self._tree.top, row, part.start)
+            found = self._canvas.roots(first)
             if found is None:
                 done = _COARSE * (row - rows[0]) / len(rows)
-                found = self._coarse_row(row, readers, lanes, lambda done=done: pulse(done))  # type: ignore[misc]
-                self._canvas.commit_roots(row, found)
+                found = self._coarse(row, part, readers, lanes, lambda done=done: pulse(done))  # type: ignore[misc]
+                self._canvas.commit_roots(first, found)
             self._note_damage(found.damaged)
             self._roots_decoded += found.pixels_decoded
         self._damaged = set()
 
-    def _coarse_row(self, row: int, readers: Executor, lanes: Lanes, pulse: Callable[[], None]) -> RootRow:
-        _, columns = self._job.placement.cells
+    def _coarse(
+        self, row: int, columns: range, readers: Executor, lanes: Lanes, pulse: Callable[[], None]
+    ) -> RootScores:
         roots = [root for column in columns if self._matters(root := Node(self._tree.top, row, column))]
         card = self._job.card
         scores = np.empty((len(roots), len(card.classes), card.patch_size, card.patch_size), np.float16)
@@ -118,7 +121,7 @@ class RefinedWork(BlockWork):
             pulse()
         land(leaving=0)
         decoded = self._job.source.take_pixels_decoded()
-        return RootRow(np.array([root.column for root in roots], np.int64), scores, frozenset(damaged), decoded)
+        return RootScores(np.array([root.column for root in roots], np.int64), scores, frozenset(damaged), decoded)
 
     def _refined(
         self, block: Block, roots: Sequence[_Root], readers: Executor, step: Callable[[], None]
@@ -155,16 +158,21 @@ class RefinedWork(BlockWork):
             mark(self._tree, self._leaf, node)
 
     def _roots(self, block: Block) -> Iterator[_Root]:
-        for row in block.rows:
-            if self._row[0] != row:
-                found = self._canvas.roots(row)
-                assert found is not None, "the coarse pass has committed every row"
-                nodes = [Node(self._tree.top, row, column) for column in found.columns.tolist()]
-                self._row = row, dict(zip(nodes, found.scores, strict=True))
-            for column in block.columns:
-                scores = self._row[1].get(Node(self._tree.top, row, column))
-                if scores is not None:
-                    yield Node(self._tree.top, row, column), scores
+        _, columns = self._job.placement.cells
+        for row, column in product(block.rows, block.columns):
+            part = next(part for part in stretches(columns) if column in part)
+            scores = self._scores_from(Node(self._tree.top, row, part.start)).get(Node(self._tree.top, row, column))
+            if scores is not None:
+                yield Node(self._tree.top, row, column), scores
+
+    def _scores_from(self, first: Node) -> dict[Node, NDArray[np.float16]]:
+        """Of the stretch of roots from `first` on, which is kept at hand until another is asked for."""
+        if self._at_hand[0] != first:
+            found = self._canvas.roots(first)
+            assert found is not None, "the coarse pass has committed every stretch"
+            nodes = [Node(first.level, first.row, column) for column in found.columns.tolist()]
+            self._at_hand = first, dict(zip(nodes, found.scores, strict=True))
+        return self._at_hand[1]
 
     def _cells(self, block: Block) -> tuple[slice, slice]:
         top = self._tree.top

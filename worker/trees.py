@@ -18,6 +18,9 @@ from worker.job import Job
 from worker.look import Thumbnail
 from worker.plan import EXAMINED, NO_DATA, Plan, any_under
 
+_TOGETHER = 64
+"""Roots of a stretch."""
+
 
 class TreeReader(PatchReader):
     """Reads the patches of a tree's nodes: a shot's row and column are those of its level."""
@@ -104,6 +107,12 @@ def _without_far_leaves(
             under = tree.cells_of(node)
             kept[under] = np.where(leaf[under] == node.level, NO_DATA, kept[under])
     return kept
+
+
+def stretches(columns: range) -> Iterator[range]:
+    """The roots of a row in stretches whose scores are held, and kept, together: memory does not follow the width."""
+    for first in range(columns.start, columns.stop, _TOGETHER):
+        yield range(first, min(first + _TOGETHER, columns.stop))
 
 
 def shot_of(node: Node) -> Shot:

@@ -72,6 +72,18 @@ def test_blocks_and_batches_do_not_change_the_mask(bundles, tmp_path, coverage, 
     assert (masks[0] != masks[1]).mean() <= 1e-4
 
 
+def test_stretches_of_roots_do_not_change_the_mask(bundles, tmp_path, monkeypatch):
+    image = write_image(tmp_path / "i.tif", patchwork(530, 1100))
+    masks, files = [], []
+    for together in (64, 2):
+        monkeypatch.setattr("worker.trees._TOGETHER", together)
+        spec = spec_for(image, bundles["nested"], tmp_path / f"{together}", block=3, coverage="refined")
+        masks.append(mask_of(spec))
+        files.append(len(list((spec.canvas / "roots").iterdir())))
+    assert files[1] > files[0]
+    assert (masks[0] == masks[1]).all()
+
+
 @pytest.mark.parametrize("overlap", [0.0, 0.25])
 def test_the_whole_budget_is_what_dense_coverage_sees(bundles, tmp_path, overlap):
     # The network looks at single pixels, so that windows do not matter and only resolution does.
