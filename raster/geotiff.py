@@ -28,7 +28,7 @@ from raster.orientation import upright
 from raster.palette import Palette
 from raster.picture import exif_orientation, png_chunks
 from raster.sidecars import Sidecars, find_sidecars
-from raster.spacing import ground_spacing
+from raster.spacing import ground_spacing, warn_of_uneven_ground
 from raster.tiffheader import TiffHeader, read_tiff_header
 from raster.verdicts import Verdicts
 
@@ -184,7 +184,8 @@ class RasterioImage:
                 f"{self._path.name} has a georeference with numbers that are not finite",
                 hint="Give it a place again (gdal_edit.py -a_ullr …), or take it away (-unsetgt).",
             )
-        spacing = ground_spacing(main.width, main.height, transform, gcps, wkt)
+        place = main.width, main.height, transform, gcps, wkt
+        spacing = ground_spacing(*place)
         placed = bool(crs or transform or gcps)
         if not placed and self._header is not None:
             spacing = self._header.spacing
@@ -206,7 +207,7 @@ class RasterioImage:
             area_or_point=main.tags().get("AREA_OR_POINT") if placed else None,
             nodata=float(nodata) if nodata is not None and np.isfinite(nodata) else None,
             validity=self._validity(),
-            warnings=[] if placed or _again(lambda: main.rpcs) is None else [_RPC_ALONE],
+            warnings=warn_of_uneven_ground(*place) if placed or _again(lambda: main.rpcs) is None else [_RPC_ALONE],
         )
 
     def _validity(self) -> Any:

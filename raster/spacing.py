@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pyproj
 from affine import Affine
@@ -15,6 +16,8 @@ MICROMETRES = {2: 25_400.0, 3: 10_000.0}
 
 _BELIEVABLE_UM = (0.05, 100.0)
 _DEFAULT_DPI = (72, 96, 100, 150, 300)
+_UNEVEN = 0.02
+"""Of a pixel's area; within a UTM zone it differs by a tenth of that."""
 _EARTH_RADIUS_M = (6_350_000.0, 6_400_000.0)
 
 
@@ -45,33 +48,73 @@ def ground_spacing(
     Degrees and Web Mercator are converted; rotation and shear follow the pixel's own axes; GCPs count by the affine
     fitted to them. None without a CRS, for another planet, and where the centre has no place on Earth.
     """
-    origin = "transform and CRS"
-    if transform is None and len(gcps) >= 3:
-        transform, origin = from_gcps(list(gcps)), "affine fitted to the GCPs, and CRS"
-    if transform is None or wkt is None:
+    ground = _Ground.of(transform, gcps, wkt)
+    sides = None if ground is None else ground.sides(width / 2, height / 2)
+    if sides is None:
         return None
-    try:
-        crs = pyproj.CRS.from_wkt(wkt)
-        geodetic = crs.geodetic_crs
-        if geodetic is None or geodetic.ellipsoid is None:
-            return None
-        ellipsoid = geodetic.ellipsoid
-        if not _EARTH_RADIUS_M[0] < ellipsoid.semi_major_metre < _EARTH_RADIUS_M[1]:
-            return None
-        to_degrees = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
-        geod = pyproj.Geod(a=ellipsoid.semi_major_metre, b=ellipsoid.semi_minor_metre)
-        sides = []
-        for dx, dy in ((0.5, 0.0), (0.0, 0.5)):
-            (lon0, lat0), (lon1, lat1) = (
-                to_degrees.transform(*_applied(transform, width / 2 + sign * dx, height / 2 + sign * dy))
-                for sign in (-1, 1)
-            )
-            sides.append(float(geod.inv(lon0, lat0, lon1, lat1)[2]))
-    except pyproj.exceptions.ProjError:
-        return None
-    if not all(math.isfinite(side) and side > 0 for side in sides):
-        return None
+    origin = "transform and CRS" if transform is not None else "affine fitted to the GCPs, and CRS"
     return SpacingInfo(x=sides[0], y=sides[1], unit="m", origin=origin)
+
+
+def warn_of_uneven_ground(
+    width: int, height: int, transform: Affine | None, gcps: Sequence[GroundControlPoint], wkt: str | None
+) -> list[str]:
+    """A warning where a pixel at the image's border covers much more or less ground than at its centre."""
+    ground = _Ground.of(transform, gcps, wkt)
+    middle = None if ground is None else ground.sides(width / 2, height / 2)
+    if ground is None or middle is None:
+        return []
+    border = [(x, y) for x in (0.5, width / 2, width - 0.5) for y in (0.5, height / 2, height - 0.5)]
+    found = (ground.sides(x, y) for x, y in border)
+    shares = [sides[0] * sides[1] / (middle[0] * middle[1]) - 1 for sides in found if sides]
+    most = max(shares, key=abs, default=0.0)
+    if abs(most) < _UNEVEN:
+        return []
+    compared = f"{abs(most):.0%} {'more' if most > 0 else 'less'}"
+    return [f"a pixel at its border covers {compared} ground than at its centre, which spacing and areas are told for"]
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """Where pixels lie on Earth."""
+
+    transform: Affine
+    to_degrees: pyproj.Transformer
+    geod: pyproj.Geod
+
+    @classmethod
+    def of(cls, transform: Affine | None, gcps: Sequence[GroundControlPoint], wkt: str | None) -> "_Ground | None":
+        """None without a CRS or a place, and for another planet."""
+        if transform is None and len(gcps) >= 3:
+            transform = from_gcps(list(gcps))
+        if transform is None or wkt is None:
+            return None
+        try:
+            crs = pyproj.CRS.from_wkt(wkt)
+            geodetic = crs.geodetic_crs
+            if geodetic is None or geodetic.ellipsoid is None:
+                return None
+            ellipsoid = geodetic.ellipsoid
+            if not _EARTH_RADIUS_M[0] < ellipsoid.semi_major_metre < _EARTH_RADIUS_M[1]:
+                return None
+            to_degrees = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
+        except pyproj.exceptions.ProjError:
+            return None
+        return cls(transform, to_degrees, pyproj.Geod(a=ellipsoid.semi_major_metre, b=ellipsoid.semi_minor_metre))
+
+    def sides(self, x: float, y: float) -> tuple[float, float] | None:
+        """Geodesic sides in metres of the pixel whose centre lies there; None: it has no place on Earth."""
+        sides = []
+        try:
+            for dx, dy in ((0.5, 0.0), (0.0, 0.5)):
+                (lon0, lat0), (lon1, lat1) = (
+                    self.to_degrees.transform(*_applied(self.transform, x + sign * dx, y + sign * dy))
+                    for sign in (-1, 1)
+                )
+                sides.append(float(self.geod.inv(lon0, lat0, lon1, lat1)[2]))
+        except pyproj.exceptions.ProjError:
+            return None
+        return (sides[0], sides[1]) if all(math.isfinite(side) and side > 0 for side in sides) else None
 
 
 def _applied(transform: Affine, x: float, y: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from pyproj import CRS
 from rasterio.control import GroundControlPoint
 
 from raster.image import ImageRef, open_image
-from raster.spacing import ground_spacing, resolution_spacing, slide_spacing
+from raster.spacing import ground_spacing, resolution_spacing, slide_spacing, warn_of_uneven_ground
 from tests.shared import DATA
 
 UTM = CRS.from_epsg(32633).to_wkt()
@@ -112,3 +112,17 @@ def test_real_files(name: str, expected: float | None) -> None:
     with closing(open_image(ImageRef(DATA / name))) as image:
         spacing = image.info.spacing
     assert (spacing and spacing.x) == (expected if expected is None else pytest.approx(expected, rel=2e-3))
+
+
+@pytest.mark.parametrize(
+    ("transform", "wkt", "says"),
+    [
+        (Affine(0.1, 0, -180, 0, -0.1, 90), DEGREES, "100% less"),
+        (Affine(0.01, 0, 10, 0, -0.01, 60), DEGREES, "20% less"),  # cos 60 over cos 51
+        (Affine(10, 0, 500_000, 0, -10, 5_000_000), UTM, None),
+        (None, DEGREES, None),
+    ],
+)
+def test_uneven_ground_is_warned_of(transform: Affine | None, wkt: str, says: str | None) -> None:
+    found = warn_of_uneven_ground(3600, 1800, transform, [], wkt)
+    assert found == [] if says is None else says in found[0]
