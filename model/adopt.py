@@ -20,7 +20,7 @@ from foveate.errors import BundleInvalid, OptionInvalid
 from foveate.faults import faults_of
 from foveate.schema import BundleCard, Rgb, Wire
 from model.bundle import Bundle, check_appetite, read_tensors, save_bundle
-from model.networks.build import build_network
+from model.networks.build import STATED_ELSEWHERE, build_network
 
 __all__ = ["adopt"]
 
@@ -30,7 +30,6 @@ _SOFTMAX = (None, "identity", "softmax", "softmax2d", "logsoftmax")
 """Last layers that leave the classes' probabilities as softmax finds them; Foveate takes the logits before."""
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 """Okabe and Ito 2008; told apart by everybody."""
-_STATED_ELSEWHERE = {"encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params"}
 
 
 class _Class(Wire):
@@ -194,7 +193,7 @@ def _network(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name, value in config.items():
         default = defaults.get(name)
         as_json = list(default) if isinstance(default, tuple) else default
-        if name.startswith("_") or name in _STATED_ELSEWHERE or value == as_json:
+        if name.startswith("_") or name in STATED_ELSEWHERE or value == as_json:
             continue
         if value is None or isinstance(value, dict):
             _refuse(f"{folder / SMP_CONFIG}: a bundle cannot hold {name} = {value!r}", "leave it at its default")

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from foveate.card import check_policy
-from foveate.errors import FitError, KindMismatch, ModelChoice, SpacingMismatch
+from foveate.errors import FitError, KindMismatch, ModelChoice, OptionInvalid, SpacingMismatch
 from foveate.schema import BundleCard, ImageInfo, InputCard, SegmentOptions, SpacingInfo
 from raster.bands import BandPlan, plan_bands
+from raster.geometry import Region
 
 _RATIO_TOLERANCE = 1e-9
 
@@ -31,6 +32,24 @@ def fit(info: ImageInfo, card: BundleCard, options: SegmentOptions) -> Fit:
     ratio, spacing, spacing_warnings = _spacing(info, card, options)
     bands = plan_bands(info, card.input, options)
     return Fit(bands, ratio, spacing, (*kind_warnings, *spacing_warnings, *bands.warnings))
+
+
+def region_of_interest(info: ImageInfo, options: SegmentOptions) -> Region:
+    """The ROI snapped outwards to level-0 pixels and cut at the border; the whole image without one.
+
+    OptionInvalid where it lies outside the image.
+    """
+    whole = Region(0, 0, info.width, info.height)
+    if options.roi is None:
+        return whole
+    x, y, width, height = options.roi
+    region = Region.snapped_out(x, y, x + width, y + height).intersection(whole)
+    if region.empty:
+        raise OptionInvalid(
+            f"roi {x:g},{y:g},{width:g},{height:g} lies outside the image of {info.width} x {info.height} pixels",
+            hint="give X,Y,W,H in level-0 pixels, counted from the top left corner",
+        )
+    return region
 
 
 def choose_bundle(info: ImageInfo, cards: Mapping[str, BundleCard], options: SegmentOptions) -> str:

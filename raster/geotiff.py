@@ -25,6 +25,7 @@ from raster.image import Pixels, RasterImage, spelled
 from raster.levels import is_reduction, trusted_levels
 from raster.limits import Limits
 from raster.orientation import upright
+from raster.overviews import window_of
 from raster.palette import Palette
 from raster.picture import exif_orientation, png_chunks
 from raster.sidecars import Sidecars, find_sidecars
@@ -104,7 +105,7 @@ class RasterioImage:
             return None
         if self._palette is not None or self._is_float:
             return self.read(level, region).valid
-        return self._guarded(lambda: self._mask(self._datasets[level], _window(region)), spelled(level, region))
+        return self._guarded(lambda: self._mask(self._datasets[level], window_of(region)), spelled(level, region))
 
     def close(self) -> None:
         datasets, self._datasets = self._datasets, []
@@ -220,7 +221,7 @@ class RasterioImage:
         return "nodata" if MaskFlags.nodata in self._flags or self._is_float else "none"
 
     def _read(self, dataset: Any, region: Region) -> Pixels:
-        window = _window(region)
+        window = window_of(region)
         raw = dataset.read(self._colors, window=window)
         valid = self._mask(dataset, window)
         if self._palette is not None:
@@ -292,10 +293,6 @@ def _again(ask: Callable[[], Any]) -> Any:
         return ask()
     except Exception:
         return ask()
-
-
-def _window(region: Region) -> Window:
-    return Window(region.x, region.y, region.width, region.height)
 
 
 def _both(a: NDArray[np.bool_] | None, b: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:

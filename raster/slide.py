@@ -106,8 +106,8 @@ class SlideImage:
             handle.close()
 
     def _rgba(self, handle: Any, level: int, region: Region) -> NDArray[np.uint8]:
-        across, down = handle.level_downsamples[level], handle.level_downsamples[level]
-        place = round(region.x * across), round(region.y * down)
+        downsample = handle.level_downsamples[level]
+        place = round(region.x * downsample), round(region.y * downsample)
         return np.asarray(handle.read_region(place, level, (region.width, region.height)), np.uint8)
 
     def _inside(self, level: int, region: Region) -> NDArray[np.bool_]:

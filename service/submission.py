@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from foveate.coverage import checked_coverage
 from foveate.errors import OptionInvalid
 from foveate.options import option_error
-from foveate.schema import ImageInfo, SegmentOptions
+from foveate.schema import SegmentOptions
 from jobs.catalog import Catalog
 from jobs.files import FileStore
 from jobs.records import JobRequest
-from raster.fit import checked_policy_for, choose_bundle, fit
+from raster.fit import checked_policy_for, choose_bundle, fit, region_of_interest
 from service.outputs import OUTPUT_IDS
 
 __all__ = ["Execute", "job_request"]
@@ -47,7 +47,7 @@ def job_request(execute: Execute, base: str, files: FileStore, catalog: Catalog)
         options = SegmentOptions.model_validate_json(json.dumps(inputs), strict=True)
     except ValidationError as error:
         raise option_error(error, "GET /processes/segment describes every input") from error
-    _check_roi(options.roi, image.info)
+    region_of_interest(image.info, options)
     if options.model is None:
         cards = {bundle.card.name: bundle.card for bundle in catalog.bundles()}
         card = cards[choose_bundle(image.info, cards, options)]
@@ -102,14 +102,3 @@ def _check_outputs(outputs: Mapping[str, Mapping[str, Any]] | None) -> None:
         if wanted.get("transmissionMode", "reference") != "reference":
             message = f"outputs.{name}.transmissionMode: results are links, got {wanted['transmissionMode']!r}"
             raise OptionInvalid(message, hint='say "reference", or leave it out')
-
-
-def _check_roi(roi: tuple[float, float, float, float] | None, info: ImageInfo) -> None:
-    if roi is None:
-        return
-    x, y, width, height = roi
-    if x >= info.width or y >= info.height or x + width <= 0 or y + height <= 0:
-        raise OptionInvalid(
-            f"roi {roi} lies outside the image of {info.width} x {info.height} pixels",
-            hint="give x, y, width, height in level-0 pixels, the origin at the top left",
-        )

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foveate.coverage import Coverage, checked_coverage
-from foveate.errors import MemoryTooSmall, OptionInvalid
+from foveate.errors import MemoryTooSmall
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from model.predictor import Predictor
 from model.tree import Tree, make_tree
 from raster.bands import fill_colour
 from raster.convert import convert, converted_at, needs_conversion
-from raster.fit import Fit, checked_policy_for, fit
+from raster.fit import Fit, checked_policy_for, fit, region_of_interest
 from raster.geometry import Region, Size
 from raster.grid import Lattice, WorkingGrid, make_lattice
 from raster.image import ImageRef, RasterImage, open_image
@@ -141,21 +141,6 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
             tree,
             spec.batch or predictor.few,
         )
-
-
-def region_of_interest(info: ImageInfo, options: SegmentOptions) -> Region:
-    """The ROI snapped outwards to level-0 pixels and cut at the border; the whole image without one."""
-    whole = Region(0, 0, info.width, info.height)
-    if options.roi is None:
-        return whole
-    x, y, width, height = options.roi
-    region = Region.snapped_out(x, y, x + width, y + height).intersection(whole)
-    if region.empty:
-        raise OptionInvalid(
-            f"roi {x:g},{y:g},{width:g},{height:g} lies outside the image of {info.width} x {info.height} pixels",
-            hint="give X,Y,W,H in level-0 pixels, counted from the top left corner",
-        )
-    return region
 
 
 def _budget(

@@ -17,8 +17,8 @@ from model.networks.upernet import UPerNet
 
 __all__ = ["build_network", "input_channels"]
 
-_OURS_TO_SET = {"encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params"}
-"""Arguments that the card states elsewhere, or that would download weights or change what `forward` returns."""
+STATED_ELSEWHERE = {"encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params"}
+"""Arguments of smp's that a card states elsewhere, or that would download weights or change what `forward` returns."""
 
 
 _ENCODER = re.compile(r"[A-Za-z0-9_.-]+")
@@ -90,7 +90,7 @@ def _smp(card: NetworkCard, classes: int) -> nn.Module:
         )
     # The constructors pass what they do not know on to the encoder, where it vanishes without a word.
     known = set(inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[card.architecture]).parameters)
-    allowed = known - _OURS_TO_SET - {"kwargs"}
+    allowed = known - STATED_ELSEWHERE - {"kwargs"}
     if unknown := set(card.options) - allowed:
         raise BundleInvalid(
             f"network.options may not hold {', '.join(sorted(unknown))}",
