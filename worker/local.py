@@ -21,7 +21,7 @@ from foveate.errors import (
 )
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from jobs.catalog import Catalog
-from jobs.files import PREVIEW, disk_errors, sync_tree
+from jobs.files import disk_errors, sync_tree
 from raster.fit import choose_bundle
 from raster.image import ImageRef, open_image
 from worker.job import Report
@@ -29,8 +29,7 @@ from worker.manifest import file_sha256
 from worker.pipeline import PREVIEWED, run
 from worker.spec import JobSpec
 
-_OURS = frozenset({"canvas", "out", "scratch", PREVIEW})
-"""What the place of the work may hold."""
+_CANVAS = "canvas"
 
 
 def segment(
@@ -68,7 +67,7 @@ def segment(
             options=options,
             model=directory,
             out=partial / "out",
-            canvas=partial / "canvas",
+            canvas=partial / _CANVAS,
             **machine,
         )
         spec.canvas.mkdir(exist_ok=True)
@@ -147,14 +146,16 @@ def _check_out(image: Path, out: Path, *, overwrite: bool) -> None:
 
 
 def _check_partial(image: Path, partial: Path) -> None:
-    """Raises OutputExists where the place of the work, which is removed in the end, has anything but such work."""
+    """Raises OutputExists where the place of the work, which is removed in the end, is something else.
+
+    What is made there begins with a canvas.
+    """
     if not partial.is_dir():
         return
     names = sorted(path.name for path in partial.iterdir())
-    foreign = [name for name in names if name not in _OURS and not (name.startswith(".") and name.endswith(".part"))]
-    if foreign or _holds(partial, image):
+    if (names and _CANVAS not in names) or _holds(partial, image):
         raise OutputExists(
-            f"{partial}, where the work would lie, holds {foreign[0] if foreign else 'the image'}",
+            f"{partial}, where the work would lie, holds {'the image' if _CANVAS in names else names[0]}",
             hint="choose another --out, or move that away",
         )
 

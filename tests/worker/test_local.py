@@ -108,6 +108,15 @@ def test_the_place_of_the_work_holds_nothing_else(tmp_path, capsys):
     assert a_command(tmp_path, tmp_path / "scene")(image) == 2
     assert f"{mine}, where the work would lie, holds a.tif" in capsys.readouterr().err
     assert list(mine.iterdir()) == [image]
+    (mine / "canvas").mkdir()
+    assert a_command(tmp_path, tmp_path / "scene")(image) == 2
+    assert "holds the image" in capsys.readouterr().err
+    moved = image.rename(tmp_path / "a.tif")
+    for left in ("preview.tif", "preview.tif.aux.xml", ".preview.tif.1.part"):  # by a job that was killed
+        (mine / left).touch()
+    (mine / "mask-1").mkdir()
+    assert a_command(tmp_path, tmp_path / "scene")(moved) == 0
+    assert not mine.exists()
 
 
 @pytest.mark.parametrize("way", ["dots", "link", "series"])
