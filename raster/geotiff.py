@@ -6,7 +6,7 @@ Every read runs under an explicit `rasterio.Env`: the settings of other code in 
 import logging
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -208,8 +208,14 @@ class RasterioImage:
             area_or_point=main.tags().get("AREA_OR_POINT") if placed else None,
             nodata=float(nodata) if nodata is not None and np.isfinite(nodata) else None,
             validity=self._validity(),
-            warnings=warn_of_uneven_ground(*place) if placed or _again(lambda: main.rpcs) is None else [_RPC_ALONE],
+            warnings=[*self._warnings(main, placed), *warn_of_uneven_ground(*place)],
         )
+
+    def _warnings(self, main: Any, placed: bool) -> Iterator[str]:
+        if not placed and _again(lambda: main.rpcs) is not None:
+            yield _RPC_ALONE
+        if self._largest < 255 and self._palette is None and self._gain == 1:
+            yield f"its pixels have few bits and go from 0 to {self._largest}; --rescale 0,{self._largest} stretches them"
 
     def _validity(self) -> Any:
         if self._palette is not None and self._palette.transparent:

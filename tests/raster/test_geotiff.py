@@ -177,6 +177,7 @@ def test_white_is_the_largest_number_of_the_files_bits(tmp_path: Path, bits: int
     path = write(tmp_path / "white.tif", values, photometric="MINISWHITE", nbits=bits)
     with closing(open_image(ImageRef(path))) as image:
         np.testing.assert_array_equal(whole(image).values[..., 0], 2**bits - 1 - values[0])
+        assert [f"--rescale 0,{2**bits - 1}" in warning for warning in image.info.warnings] == [True] * (bits < 8)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
