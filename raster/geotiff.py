@@ -215,7 +215,7 @@ class RasterioImage:
         if not placed and _again(lambda: main.rpcs) is not None:
             yield _RPC_ALONE
         if self._largest < 255 and self._palette is None and self._gain == 1:
-            yield f"its pixels have few bits and go from 0 to {self._largest}; --rescale 0,{self._largest} stretches them"
+            yield f"its pixels of few bits go from 0 to {self._largest}; --rescale 0,{self._largest} stretches them"
 
     def _validity(self) -> Any:
         if self._palette is not None and self._palette.transparent:
