@@ -42,7 +42,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_ROOM:
             raise DiskFull(
-                f"no space left on the device of {path}", hint="free space there, or use a larger disk; work goes on"
+                f"no space left on the device of {path}", hint="free space there, or use a larger disk"
             ) from error
         raise
 

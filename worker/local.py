@@ -84,13 +84,7 @@ def segment(
             if fresh and not isinstance(error, CanvasMismatch):
                 shutil.rmtree(partial)
             raise
-        try:
-            _check_out(image, out, overwrite=overwrite)
-        except OutputExists as error:
-            raise OutputExists(
-                f"{error.message}: it appeared meanwhile, and the work lies finished in {partial}",
-                hint="move it away, and run the same command again",
-            ) from error
+        _check_still(image, out, partial, overwrite=overwrite)
         _publish(spec.out, out)
         shutil.rmtree(partial)
     return content
@@ -143,6 +137,17 @@ def _check_out(image: Path, out: Path, *, overwrite: bool) -> None:
         raise OutputExists(
             f"{out} is no result of an earlier run, or holds the image: it is not replaced", hint="choose another --out"
         )
+
+
+def _check_still(image: Path, out: Path, partial: Path, *, overwrite: bool) -> None:
+    """As `_check_out`, of what has come to lie there while the work in `partial` was done."""
+    try:
+        _check_out(image, out, overwrite=overwrite)
+    except OutputExists as error:
+        raise OutputExists(
+            f"{error.message}: it appeared meanwhile, and the work lies finished in {partial}",
+            hint="move it away, and run the same command again",
+        ) from error
 
 
 def _check_partial(image: Path, partial: Path) -> None:

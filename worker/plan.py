@@ -103,14 +103,12 @@ def why_skipped(
     the first holds all others, and is read once. `tissue` as from `tissue_in`, `step` working pixels a pixel of it; a
     cell without any is background.
     """
-    with_data = _with_data(source, grid, asked) if source.info.validity != "none" else [None] * len(asked)
     reasons = []
-    for one, found in zip(asked, with_data, strict=True):
+    for one, found in zip(asked, _with_data(source, grid, asked), strict=True):
         (rows, columns), lattice = one.cells, one.lattice
         reason = np.full((lattice.rows, lattice.columns), NO_DATA, np.uint8)
         reason[rows.start : rows.stop, columns.start : columns.stop] = EXAMINED
-        if found is not None:
-            reason[~found] = NO_DATA
+        reason[~found] = NO_DATA
         if tissue is not None:
             reason[(reason == EXAMINED) & ~any_under(tissue, lattice, step)] = BACKGROUND
         reasons.append(reason)
@@ -143,8 +141,10 @@ def _ends(count: int, lattice: Lattice, step: int, length: int) -> tuple[NDArray
     return np.maximum(start, 0) // step, np.minimum(-(-(start + lattice.patch) // step), length)
 
 
-def _with_data(source: Source, grid: WorkingGrid, asked: Sequence[Asked]) -> list[NDArray[np.bool_] | None]:
+def _with_data(source: Source, grid: WorkingGrid, asked: Sequence[Asked]) -> list[NDArray[np.bool_]]:
     """For each, (rows, columns): whether level 0 has a valid pixel of its region in the cell's window."""
+    if source.info.validity == "none":
+        return [np.ones((one.lattice.rows, one.lattice.columns), bool) for one in asked]
     found = [np.zeros((one.lattice.rows, one.lattice.columns), bool) for one in asked]
     area = asked[0].region_l0
     for y in range(area.y, area.y1, _NEAR):
@@ -159,7 +159,7 @@ def _with_data(source: Source, grid: WorkingGrid, asked: Sequence[Asked]) -> lis
                     _mark(marks, part, grid, one.lattice)
                 elif (inside := valid[part.slices(square.x, square.y)]).any():
                     _mark_valid(marks, inside, part, grid, one.lattice)
-    return [*found]
+    return found
 
 
 def _mark_valid(

@@ -161,9 +161,10 @@ class RefinedWork(BlockWork):
         _, columns = self._job.placement.cells
         for row, column in product(block.rows, block.columns):
             part = next(part for part in stretches(columns) if column in part)
-            scores = self._scores_from(Node(self._tree.top, row, part.start)).get(Node(self._tree.top, row, column))
+            root = Node(self._tree.top, row, column)
+            scores = self._scores_from(replace(root, column=part.start)).get(root)
             if scores is not None:
-                yield Node(self._tree.top, row, column), scores
+                yield root, scores
 
     def _scores_from(self, first: Node) -> dict[Node, NDArray[np.float16]]:
         """Of the stretch of roots from `first` on, which is kept at hand until another is asked for."""

@@ -53,7 +53,8 @@ def canvas_digest(
 ) -> str:
     """Names the canvas that this configuration may continue: whatever can change a committed block is in it.
 
-    `machine` is (device, memory in GB, block, batch): memory and block decide how the image is cut into blocks.
+    `machine` is (device, memory in GB, block, batch): memory and block decide how the image is cut into blocks, another
+    batch may change single pixels.
     """
     asked = options.model_dump_json(exclude={"regions"})
     parts = (foveate.__version__, image_sha256, reader, bundle_sha256, asked, *map(str, machine))
