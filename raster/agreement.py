@@ -35,8 +35,7 @@ def disagreement(direct: RasterImage, reference: RasterImage, pages: tuple[Tiled
     for level, page in enumerate(pages):
         shifted = np.zeros(len(_SHIFTS) + 1)
         for index in _drawn(page, rng):
-            row, column = divmod(index, page.across)
-            place = page.place(column, row)
+            place = page.place(index)
             region = Region(place.x, place.y, min(place.width, _SIDE), min(place.height, _SIDE))
             reason = _compared(direct, reference, level, region, shifted)
             if reason is not None:
@@ -48,7 +47,7 @@ def disagreement(direct: RasterImage, reference: RasterImage, pages: tuple[Tiled
 
 def _drawn(page: TiledPage, rng: np.random.Generator) -> list[int]:
     """Some of the tiles that the file stores."""
-    counts = page.counts[: page.across * page.down]
+    counts = page.counts[: page.tiles]
     stored = np.flatnonzero(counts)
     fullest = stored[np.argsort(counts[stored], kind="stable")[::-1]][: max(_TILES, math.ceil(_FULLEST * len(stored)))]
     half = _TILES // 2

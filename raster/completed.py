@@ -57,6 +57,9 @@ def halved(pixels: Pixels) -> Pixels:
         if pixels.valid is None or valid is None:
             values[out] = (_summed(pixels.values[part]) + 2) // 4
             continue
+        if not pixels.valid[part].any():
+            values[out], valid[out] = 0, False
+            continue
         seen = pixels.valid[part, :, None]
         counts = _summed(seen.astype(np.uint8))
         few = np.maximum(counts, 1)
@@ -65,9 +68,9 @@ def halved(pixels: Pixels) -> Pixels:
     return Pixels(values, valid)
 
 
-def _summed(values: NDArray[Any]) -> NDArray[np.uint32]:
-    """(rows / 2, columns / 2, bands): sums of 2 x 2."""
-    sums = values[::2, ::2].astype(np.uint32)
+def _summed(values: NDArray[Any]) -> NDArray[np.uint16 | np.uint32]:
+    """(rows / 2, columns / 2, bands): sums of 2 x 2, in the narrower type that holds them."""
+    sums = values[::2, ::2].astype(np.uint16 if values.dtype == np.uint8 else np.uint32)
     for y, x in ((0, 1), (1, 0), (1, 1)):
         sums += values[y::2, x::2]
     return sums

@@ -11,7 +11,7 @@ comes with the one or the other.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,27 @@ class TiledPage:
     def down(self) -> int:
         return -(-self.size.height // self.tile.height)
 
-    def place(self, column: int, row: int) -> Region:
-        """The pixels of a tile that lie inside the level."""
+    @property
+    def tiles(self) -> int:
+        """Of a plane."""
+        return self.across * self.down
+
+    def place(self, index: int) -> Region:
+        """The pixels of a tile that lie inside the level; tiles count from 0, row by row."""
+        row, column = divmod(index, self.across)
         width, height = self.tile.width, self.tile.height
         return Region(column * width, row * height, width, height).intersection(Region.of(self.size))
+
+    def under(self, region: Region) -> Iterator[tuple[int, Region]]:
+        """The tiles that meet `region`, which lies inside the level: their indices and places."""
+        for row in range(region.y // self.tile.height, -(-region.y1 // self.tile.height)):
+            for column in range(region.x // self.tile.width, -(-region.x1 // self.tile.width)):
+                index = row * self.across + column
+                yield index, self.place(index)
+
+    def stored(self, index: int) -> NDArray[np.int64]:
+        """(planes,) bytes that the file stores of a tile; 0: none, in a sparse file."""
+        return self.counts[index :: self.tiles]
 
     def decode(self, data: bytes) -> NDArray[Any]:
         """One stored tile as (height, width, samples), or (height, width, 1) of a plane; any exception: damaged."""

@@ -16,6 +16,7 @@ import raster.direct
 from foveate.errors import ImageUnreadable
 from raster.chroma import coloured
 from raster.geometry import Region
+from raster.geotiff import RasterioImage
 from raster.image import ImageRef, RasterImage, open_image
 from raster.resample import resample
 from raster.tiles import TiledPage
@@ -138,6 +139,40 @@ def test_tiles_that_a_sparse_file_lacks_are_what_gdal_says(tmp_path: Path) -> No
     assert its.valid is not None
     np.testing.assert_array_equal(mine.valid, its.valid)
     assert not mine.valid[:64].any()
+    for region in (Region(0, 0, 100, 60), Region(100, 10, 300, 300), Region(140, 70, 20, 20)):
+        there = its.valid[region.slices()]
+        np.testing.assert_array_equal(direct.read_valid(0, region), there)
+    direct.close()
+    reference.close()
+
+
+def test_what_a_sparse_file_lacks_is_decoded_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sparse.tif"
+    settings = {"driver": "GTiff", "dtype": "uint8", "count": 3, "nodata": 0, "sparse_ok": True, "compress": "lzw"}
+    with rasterio.open(path, "w", width=2000, height=2000, **settings, **UTM, **TILED) as file:
+        file.write(np.moveaxis(smooth(64, 128), 2, 0), window=rasterio.windows.Window(128, 64, 128, 64))
+    with closing(open_image(ImageRef(path))) as image:
+        assert image.info.reader == "direct"
+        asked: list[Region] = []
+        read = RasterioImage.read
+        monkeypatch.setattr(RasterioImage, "read", lambda *args: asked.append(args[2]) or read(*args))
+        assert not image.read(0, Region(500, 500, 1000, 1000)).values.any()
+        valid = image.read_valid(0, Region(700, 900, 1000, 1000))
+    assert valid is not None
+    assert not valid.any()
+    assert [region.size.area for region in asked] == [1]
+
+
+@pytest.mark.parametrize("nodata", ["0", "9", "255"])
+def test_a_pixel_is_no_data_if_all_its_samples_are(tmp_path: Path, nodata: str) -> None:
+    path = tmp_path / "a.tif"
+    values = np.random.default_rng(0).choice([0, 9, 255], (256, 256, 3)).astype(np.uint8)
+    tifffile.imwrite(path, values, tile=(64, 64), photometric="rgb", extratags=[(42113, "s", 0, nodata, True)])
+    direct, reference = both(path)
+    assert (direct.info.reader, direct.info.nodata) == ("direct", float(nodata))
+    valid = whole(direct).valid
+    np.testing.assert_array_equal(valid, whole(reference).valid)
+    np.testing.assert_array_equal(valid, (values != float(nodata)).any(axis=2))
     direct.close()
     reference.close()
 
