@@ -1,6 +1,7 @@
 """Removes what nobody needs any more: always what lies about unfinished, by choice what is old."""
 
 import logging
+import os
 import shutil
 import sys
 import time
@@ -100,7 +101,9 @@ class Retention:
 
 def _touched(directory: Path) -> datetime:
     """When something in `directory` was last written."""
-    return max(_modified(path) for path in (directory, *directory.rglob("*")))
+    # `os.walk` passes over what vanishes under its hands, as finished uploads do; `rglob` raises.
+    below = (Path(at, name) for at, folders, files in os.walk(directory) for name in (*folders, *files))
+    return max(map(_modified, (directory, *below)))
 
 
 def _modified(path: Path) -> datetime:

@@ -68,9 +68,9 @@ def halved(pixels: Pixels) -> Pixels:
     return Pixels(values, valid)
 
 
-def _summed(values: NDArray[Any]) -> NDArray[np.uint16 | np.uint32]:
-    """(rows / 2, columns / 2, bands): sums of 2 x 2, in the narrower type that holds them."""
-    sums = values[::2, ::2].astype(np.uint16 if values.dtype == np.uint8 else np.uint32)
+def _summed(values: NDArray[Any]) -> NDArray[Any]:
+    """(rows / 2, columns / 2, bands), uint16 or uint32, whichever just holds it: sums of 2 x 2."""
+    sums: NDArray[Any] = values[::2, ::2].astype(np.uint16 if values.dtype == np.uint8 else np.uint32)
     for y, x in ((0, 1), (1, 0), (1, 1)):
         sums += values[y::2, x::2]
     return sums

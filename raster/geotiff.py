@@ -7,6 +7,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,7 +68,9 @@ def open_file(path: Path, *, sidecars: bool, limits: Limits) -> RasterImage:
         image = _without_false_levels(image, header, [path, *beside])
         notes = [*image.info.warnings, *found.warnings]
         if found.usable:
-            notes += _difference(image, RasterioImage(path, _DRIVERS[content], header, limits, sidecars=False), found)
+            with closing(RasterioImage(path, _DRIVERS[content], header, limits, sidecars=False)) as opened:
+                alone = _without_false_levels(opened, header, [path]).info
+            notes += _difference(image.info, alone, found)
         image.annotate(notes)
     except BaseException:
         image.close()
@@ -348,12 +351,10 @@ def _check_jpeg_end(image: RasterioImage) -> None:
         image.read(0, Region(0, info.height - 1, info.width, 1))
 
 
-def _difference(image: RasterioImage, alone: RasterioImage, found: Sidecars) -> list[str]:
+def _difference(info: ImageInfo, alone: ImageInfo, found: Sidecars) -> list[str]:
     """What the sidecars changed, in words; a service, which never reads them, would give another result."""
-    with_, without = image.info, alone.info
-    alone.close()
     names = ("levels", "bands", "crs", "transform", "gcps", "nodata", "validity")
-    changed = [name for name in names if getattr(with_, name) != getattr(without, name)]
+    changed = [name for name in names if getattr(info, name) != getattr(alone, name)]
     if not changed:
         return []
     return [f"{', '.join(changed)} come from {', '.join(found.names)} beside the image; the service ignores such files"]

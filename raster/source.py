@@ -96,8 +96,8 @@ class Source:
     `open_handle` opens the image again; `convert` maps (height, width, file bands) to (height, width, bundle bands);
     `fill` (bands,) is the colour of no data, in the bundle's dtype. `memory_bytes` bound the chunks that are kept;
     those beyond it, and still of use, lie in a file in the directory `shelf`, or without one are decoded again. Raises
-    ImageDamaged as soon as more than 1 % of the tiles of level 0 cannot be decoded; fewer are filled and reported by
-    the samples that they touch; its words call the image `name`, if that is given.
+    ImageDamaged as soon as what cannot be decoded, at any level, covers more than 1 % of level 0's tiles; less is
+    filled and reported by the samples that it touches; its words call the image `name`, if that is given.
     """
 
     def __init__(
@@ -331,14 +331,15 @@ class Source:
 
 
 def check_damage(damaged: list[Region], info: ImageInfo, reason: str) -> None:
-    """Raise ImageDamaged, naming the regions, if more than 1 % of level 0's tiles lie under `damaged` (level-0 px)."""
+    """Raise ImageDamaged, naming the regions, if `damaged` (level-0 px, of any level) lies on more than 1 % of level
+    0's tiles."""
     tile_w, tile_h = info.levels[0].tile
     tiles = math.ceil(info.width / tile_w) * math.ceil(info.height / tile_h)
-    bad = sum(math.ceil(region.width / tile_w) * math.ceil(region.height / tile_h) for region in damaged)
-    if bad > _DAMAGE_SHARE * tiles:
+    bad = {(tile.x, tile.y) for region in damaged for tile in _chunks_under(region, tile_w, tile_h)}
+    if len(bad) > _DAMAGE_SHARE * tiles:
         places = ", ".join(f"({r.x}, {r.y}) {r.width}x{r.height}" for r in damaged[:3])
         raise ImageDamaged(
-            f"{info.name}: {bad} of {tiles} tiles cannot be decoded, among them those at {places}: {reason}",
+            f"{info.name}: what cannot be decoded covers {len(bad)} of {tiles} tiles, among them {places}: {reason}",
             hint="Copy or export the file again; up to 1 % of damaged tiles would be left out of the mask.",
         )
 

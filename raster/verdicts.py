@@ -18,9 +18,12 @@ class Verdicts(Generic[T]):
     def about(self, paths: Iterable[Path], question: Hashable, find: Callable[[], T]) -> T:
         """The answer; what `find` gives where the files have another time or length than when they were asked about."""
         key = tuple((path, stat.st_mtime_ns, stat.st_size) for path in paths for stat in (path.stat(),)), question
-        if key not in self._found:
+        try:
+            return self._found[key]
+        except KeyError:
             answer = find()
-            if len(self._found) >= _MOST:
-                self._found.clear()
-            self._found[key] = answer
-        return self._found[key]
+        # Other threads may clear it at any moment.
+        if len(self._found) >= _MOST:
+            self._found.clear()
+        self._found[key] = answer
+        return answer

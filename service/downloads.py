@@ -8,6 +8,7 @@ from fastapi import Response
 from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
+from foveate.errors import ResultGone
 from service.outputs import media_type
 
 __all__ = ["DOWNLOAD", "download"]
@@ -34,9 +35,14 @@ def download(path: Path, sha256: str, if_none_match: str | None) -> Response:
 
 
 class _File(FileResponse):
-    """Ignores a Range that is not one of bytes (RFC 9110, 14.2), where Starlette refuses the request."""
+    """Ignores a Range that is not one of bytes (RFC 9110, 14.2), where Starlette refuses the request; and a file that
+    has vanished since it was asked for is a problem, not a crash."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not Path(self.path).is_file():
+            raise ResultGone(
+                f"{self.filename} was removed a moment ago", hint="GET /jobs/{id} says what has become of the job"
+            )
         known = [(name, value) for name, value in scope["headers"] if name != b"range" or _is_range(value)]
         await super().__call__({**scope, "headers": known}, receive, send)
 

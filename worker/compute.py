@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.errors import Dismissed
 from model.accumulator import Accumulator
 from model.lanes import Lanes, ahead
 from model.predictor import PatchBatch, Predictor, Scores
@@ -80,21 +79,16 @@ class BlockWork:
 
     def run(
         self,
-        report: Callable[[float], None],
-        dismissed: Callable[[], bool],
+        pulse: Callable[[float], None],
         hand_on: Callable[[int, frozenset[Region]], None],
     ) -> Computed:
-        """Compute, commit and close all that is missing. `report` gets the share that is done; raises Dismissed.
+        """Compute, commit and close all that is missing. `pulse` gets the share that is done with every batch, and may
+        raise to stop.
 
         `hand_on` is told of every row of blocks, in order, once it and all before it are committed and their seams are
         closed: with the row, and the damage that is known by then. It is called in the thread that commits: the network
         does not wait for what was computed to be kept.
         """
-
-        def pulse(share: float) -> None:
-            if dismissed():
-                raise Dismissed("the job was cancelled", hint="submit it again if that was a mistake")
-            report(share)
 
         def commit(forwarded: ForwardedBlock) -> None:
             commits.commit(forwarded)
@@ -164,7 +158,7 @@ class BlockWork:
         self._damaged |= damaged
         if not damaged <= self._all_damaged:
             self._all_damaged = self._all_damaged | damaged
-            check_damage(sorted(self._all_damaged), self._job.info, "see the warnings")
+            check_damage(sorted(self._all_damaged), self._job.info, "the file is damaged or cut short")
 
     def _forwarded(self, block: Block, leaf: NDArray[np.int8] | None = None) -> ForwardedBlock:
         forwarded = ForwardedBlock(block, self._sums, frozenset(self._damaged), leaf)

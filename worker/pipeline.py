@@ -70,9 +70,7 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
         with clock.stage("compute"):
             stage = _stage(job, plan)
             work = block_work(job, plan, canvas, predictor, first.damaged)
-            computed = work.run(
-                lambda share: tell(stage(), LOOKED + share * (COMPUTED - LOOKED)), dismissed, assembly.hand_on
-            )
+            computed = work.run(lambda share: tell(stage(), LOOKED + share * (COMPUTED - LOOKED)), assembly.hand_on)
         with clock.stage("tail"):
             job.source.forget()
             assembled = assembly.finish(computed.plan, computed.damaged, lambda: tell("assembling", COMPUTED))

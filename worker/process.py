@@ -170,26 +170,29 @@ def _attempt(worker: Worker, job_id: str, attempt: int) -> Ended:
         options=request.options,
         machine=(settings.device, settings.memory_gb, settings.block, settings.batch),
     )
-    with worker.files.held_canvas(digest) as canvas, worker.files.attempt(job_id, attempt) as scratch:
-        spec = JobSpec(
-            job_id=job_id,
-            image=worker.files.image_path(image),
-            image_name=image.name,
-            image_sha256=image.sha256,
-            reader=image.info.reader,
-            options=request.options,
-            model=bundle.directory,
-            out=scratch / "out",
-            canvas=canvas,
-            device=settings.device,
-            memory_gb=settings.memory_gb,
-            batch=settings.batch,
-            block=settings.block,
-            archive=True,
-        )
-        ended = _drive(worker, spec, attempt)
-        if ended.error is None:
-            _publish(worker, job_id, attempt, spec.out)
+    try:
+        with worker.files.held_canvas(digest) as canvas, worker.files.attempt(job_id, attempt) as scratch:
+            spec = JobSpec(
+                job_id=job_id,
+                image=worker.files.image_path(image),
+                image_name=image.name,
+                image_sha256=image.sha256,
+                reader=image.info.reader,
+                options=request.options,
+                model=bundle.directory,
+                out=scratch / "out",
+                canvas=canvas,
+                device=settings.device,
+                memory_gb=settings.memory_gb,
+                batch=settings.batch,
+                block=settings.block,
+                archive=True,
+            )
+            ended = _drive(worker, spec, attempt)
+            if ended.error is None:
+                _publish(worker, job_id, attempt, spec.out)
+    except DiskFull as error:
+        ended = Ended(ErrorTriple.of(error), error.retryable)
     if ended.error is None or ended.error.code == DiskFull.code:
         worker.files.drop_canvas(digest)  # on a full disk nobody could even record the failure
     return ended
@@ -200,8 +203,10 @@ def _drive(worker: Worker, spec: JobSpec, attempt: int) -> Ended:
     worker.engine.submit(spec)
     try:
         return _watch(worker, spec.job_id, attempt)
-    except (_SupersededError, _StoppingError):
-        _halt(worker.engine, worker.settings.grace_seconds)
+    except BaseException:
+        # Whatever it was: an engine that worked on would take the next job after this one, and answer for this one.
+        if worker.engine.running:
+            _halt(worker.engine, worker.settings.grace_seconds)
         raise
 
 

@@ -88,6 +88,8 @@ class RefinedWork(BlockWork):
             self._note_damage(found.damaged)
             self._roots_decoded += found.pixels_decoded
         self._damaged = set()
+        # Before any row is handed on: damage that became known later would have all rows written again.
+        self._commits.damaged |= self._all_damaged
 
     def _coarse(
         self, row: int, columns: range, readers: Executor, lanes: Lanes, pulse: Callable[[], None]

@@ -1,10 +1,14 @@
 """What is abandoned or old goes; what is in use or young stays."""
 
 import os
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
+import jobs.retention
 from foveate.schema import JobState
 from jobs.files import FileStore
 from jobs.retention import ABANDONED, Retention
@@ -47,7 +51,7 @@ def test_abandoned_work_goes_and_the_rest_stays(store: JobStore, files: FileStor
 
 
 def test_old_results_and_images_go_only_by_choice(store: JobStore, files: FileStore) -> None:
-    used, unused = add_image(files), add_image(files)
+    used, _ = add_image(files), add_image(files)
     done, _ = store.create(request_for(used))
     waiting, _ = store.create(request_for(used))
     (files.results / done.id).mkdir()
@@ -65,7 +69,23 @@ def test_old_results_and_images_go_only_by_choice(store: JobStore, files: FileSt
     assert store.get(done.id).state is JobState.SUCCESSFUL
     Retention(store, files, 7, now=lambda: later(15)).sweep()
     assert [job.id for job in store.find()] == [waiting.id]
-    assert unused.id != used.id
+
+
+def test_an_upload_that_is_finished_under_the_sweep_does_not_stop_it(
+    store: JobStore, files: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved, abandoned = files.new_upload(), files.new_upload()
+    age(abandoned, ABANDONED.total_seconds() + 60)
+    modified = jobs.retention._modified
+
+    def meanwhile(path: Path) -> datetime:
+        if path == moved:
+            shutil.rmtree(moved)
+        return modified(path)
+
+    monkeypatch.setattr(jobs.retention, "_modified", meanwhile)
+    Retention(store, files, None).sweep()
+    assert list(files.incoming.iterdir()) == []
 
 
 def test_a_sweep_is_not_repeated_at_once(store: JobStore, files: FileStore) -> None:

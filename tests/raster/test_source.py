@@ -11,7 +11,7 @@ from foveate.errors import ImageDamaged, ImageUnreadable
 from raster.array import ArrayImage
 from raster.geometry import Region
 from raster.resample import resample
-from raster.source import Plane, Source
+from raster.source import Plane, Source, check_damage
 
 FILL = np.array([10, 20, 30], np.uint8)
 
@@ -141,6 +141,14 @@ def test_more_than_one_percent_of_damage_is_an_error_that_names_the_place():
     image.bad = ((300, 300),)
     with pytest.raises(ImageDamaged, match=r"1 of 9 tiles.*\(256, 256\)"):
         open_source(image).read(Plane((1.0, 1.0)), Region(0, 0, 700, 700))
+
+
+def test_damage_of_several_levels_in_one_place_counts_once():
+    info = ArrayImage.of([noise(256 * 20, 256 * 10)]).info
+    tile, above = Region(256, 256, 256, 256), Region(0, 0, 512, 512)
+    check_damage([tile], info, "?")
+    with pytest.raises(ImageDamaged, match="covers 4 of 200 tiles"):
+        check_damage([above, tile], info, "?")
 
 
 def test_whatever_a_reader_raises_reaches_every_thread_and_can_be_tried_again():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from rasterio.enums import Resampling
 
 from foveate.errors import ImageUnreadable, ImageUnsupported
@@ -51,6 +52,17 @@ class TestOverviewsThatLie:
             assert image.info.warnings == [
                 "levels come from a.tif.ovr beside the image; the service ignores such files"
             ]
+
+    def test_lies_within_the_file_are_no_difference_that_a_world_file_makes(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.tif"
+        values = np.moveaxis(noise((3, 512, 512)), 0, 2)
+        with tifffile.TiffWriter(path) as file:
+            file.write(values, photometric="rgb", tile=(128, 128))
+            file.write(255 - values[::2, ::2], photometric="rgb", tile=(128, 128), subfiletype=1)
+        path.with_suffix(".tfw").write_text("2\n0\n0\n-2\n1000\n9000\n")
+        with closing(open_image(ImageRef(path))) as image:
+            assert len(image.info.levels) == 1
+            assert any(note.startswith("transform come") for note in image.info.warnings), image.info.warnings
 
 
 class TestVrt:

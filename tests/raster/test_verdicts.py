@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import rasterio
 from rasterio.enums import Resampling
 
 import raster.geotiff
+import raster.verdicts
 from raster.image import ImageRef, RasterImage, open_image
 from raster.levels import trusted_levels
 from raster.verdicts import Verdicts
@@ -36,6 +38,16 @@ def test_a_file_is_asked_about_once_until_it_changes(tmp_path: Path) -> None:
     ]
     file.write_bytes(b"longer")
     assert ask(file) == 4
+
+
+def test_threads_that_make_room_take_no_answer_from_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"one")
+    monkeypatch.setattr(raster.verdicts, "_MOST", 2)
+    verdicts: Verdicts[int] = Verdicts()
+    with ThreadPoolExecutor(8) as threads:
+        asked = [k % 7 for k in range(4000)]
+        assert list(threads.map(lambda k: verdicts.about([file], k, lambda: k), asked)) == asked
 
 
 def test_a_further_handle_does_not_compare_the_levels_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+import tifffile
 
 from foveate.schema import SegmentOptions
 from model.bundle import load_bundle
@@ -25,6 +26,18 @@ def write_image(path: Path, pixels, **profile) -> Path:
     settings |= {"transform": rasterio.Affine(2, 0, 1000, 0, -2, 9000), **colours, **profile}
     with rasterio.open(path, "w", width=width, height=height, count=count, dtype=bands.dtype, **settings) as file:
         file.write(np.moveaxis(bands, 2, 0))
+    return path
+
+
+def broken_tiles(path, pixels, tiles, **profile):
+    """Deflate-compressed, with the first bytes of some tiles overwritten."""
+    write_image(path, pixels, compress="deflate", **profile)
+    with tifffile.TiffFile(path) as file:
+        offsets = [file.pages[0].dataoffsets[tile] for tile in tiles]
+    with path.open("r+b") as file:
+        for offset in offsets:
+            file.seek(offset)
+            file.write(b"\xff" * 64)
     return path
 
 
@@ -62,7 +75,7 @@ def mask_of(spec: JobSpec, stop_after: int | None = None):
             if stop_after is not None and next(calls) >= stop_after:
                 raise KeyboardInterrupt
 
-        block_work(job, plan, canvas, predictor, first.damaged).run(report, lambda: False, lambda row, damaged: None)
+        block_work(job, plan, canvas, predictor, first.damaged).run(report, lambda row, damaged: None)
         mask = np.full(job.placement.mask_size.shape, 99, np.uint8)
         damaged = set(first.damaged | job.known_damage)
         for block in job.placement.blocks:

@@ -16,7 +16,8 @@ from model.tree import plan_leaves
 from tests.bundles import BRIGHT, CURVE, make_bundle
 from tests.model.evaluation.scenes import opened, write_pair
 from tests.shared import DATA
-from tests.worker.computed import mask_of, spec_for, write_image
+from tests.worker.computed import broken_tiles, mask_of, spec_for, write_image
+from worker.assemble import Assembly
 from worker.pipeline import run
 
 P = 64
@@ -58,6 +59,22 @@ def test_a_constant_network_gives_its_constant_everywhere(bundles, tmp_path, cov
     mask = mask_of(spec_for(image, bundles["constant"], tmp_path, coverage=coverage, detail=0.5))
     assert mask.shape == size
     assert (mask == BRIGHT).all()
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_damage_is_255_and_every_row_is_written_once(bundles, tmp_path, monkeypatch, coverage):
+    image = broken_tiles(tmp_path / "i.tif", patchwork(1024, 1024), [17])
+    begun = []
+    begin = Assembly._begin
+    monkeypatch.setattr(Assembly, "_begin", lambda self: begun.append(self) or begin(self))
+    spec = spec_for(image, bundles["constant"], tmp_path, coverage=coverage, detail=0.5, block=1)
+    run(spec, lambda stage, share: None, lambda: False)
+    with rasterio.open(spec.out / "mask.tif") as file:
+        mask = file.read(1)
+    wanted = np.full((1024, 1024), BRIGHT, np.uint8)
+    wanted[64:128, 64:128] = 255
+    assert (mask == wanted).all()
+    assert len(begun) == 1
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)

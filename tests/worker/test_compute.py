@@ -9,7 +9,7 @@ import tifffile
 import raster.convert
 from foveate.errors import CanvasMismatch, ImageDamaged
 from tests.bundles import BRIGHT, DARK, make_bundle
-from tests.worker.computed import mask_of, spec_for, write_image
+from tests.worker.computed import broken_tiles, mask_of, spec_for, write_image
 from worker.canvas import Canvas
 
 P = 64
@@ -256,18 +256,6 @@ def test_a_canvas_of_other_files_beside_the_image_is_refused(bundles, tmp_path, 
         masked.rename(tmp_path / beside)
     with pytest.raises(CanvasMismatch, match="beside"):
         mask_of(spec_for(image, bundles["explicit"], tmp_path))
-
-
-def broken_tiles(path, pixels, tiles, **profile):
-    """Deflate-compressed, with the first bytes of some tiles overwritten."""
-    write_image(path, pixels, compress="deflate", **profile)
-    with tifffile.TiffFile(path) as file:
-        offsets = [file.pages[0].dataoffsets[tile] for tile in tiles]
-    with path.open("r+b") as file:
-        for offset in offsets:
-            file.seek(offset)
-            file.write(b"\xff" * 64)
-    return path
 
 
 def test_a_damaged_tile_is_255_in_the_mask(bundles, tmp_path):

@@ -20,8 +20,8 @@ from raster.uncertainty import mean_halved
 from raster.whole_file import disk_full
 from raster.write import MaskWriter
 from tests.bundles import make_bundle
-from tests.worker.computed import spec_for, write_image
-from tests.worker.test_compute import broken_tiles, noise
+from tests.worker.computed import broken_tiles, spec_for, write_image
+from tests.worker.test_compute import noise
 from worker import assemble
 from worker.pipeline import run
 
