@@ -11,7 +11,7 @@ FoveateError
 ├── Conflict                        exit 2: ImageInUse, IdempotencyConflict
 ├── Refused                         exit 2: Unauthorized, UploadTooLarge, UploadInvalid
 └── Failure                         exit 1
-    ├── CoverageHole, DiskFull, MemoryTooSmall, WorkerLost
+    ├── CoverageHole, DeviceLost, DiskFull, MemoryTooSmall, WorkerLost
     └── Dismissed, EngineMissing, ServiceUnreachable, Unexpected
 """
 
@@ -262,6 +262,13 @@ class WorkerLost(Failure):
     """The process that did the work is gone."""
 
     code = "worker-lost"
+    retryable = True
+
+
+class DeviceLost(Failure):
+    """A GPU failed under the work; the process that used it has to end."""
+
+    code = "device-lost"
     retryable = True
 
 

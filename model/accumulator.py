@@ -11,7 +11,7 @@ from torch import Tensor
 from raster.geometry import Region, Size
 
 _STRIP_ROWS = 256
-"""Rows in which a coarse patch is enlarged: what is between fits the cache."""
+"""Rows in which a coarse patch is enlarged on a CPU: what is between fits its cache."""
 
 
 def stitching_window(patch: int, overlap_px: int, device: torch.device | None = None) -> Tensor:
@@ -91,8 +91,9 @@ class Accumulator:
         y0, y1 = max(0, y), min(height, y + self._patch * scale)
         if x0 >= x1 or y0 >= y1:
             return
-        for top in range(y0, y1, _STRIP_ROWS):
-            end = min(top + _STRIP_ROWS, y1)
+        strip = _STRIP_ROWS if self._sums_KHW.device.type == "cpu" else y1 - y0
+        for top in range(y0, y1, strip):
+            end = min(top + strip, y1)
             weight = line[top - y : end - y, None] * line[None, x0 - x : x1 - x]
             target = self._sums_KHW[:, top:end, x0:x1]
             target[:-1].addcmul_(enlarged(score_KPP, scale, range(top - y, end - y), range(x0 - x, x1 - x)), weight)

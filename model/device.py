@@ -5,6 +5,7 @@ handed over as they are.
 """
 
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
@@ -13,27 +14,42 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveate.errors import MemoryTooSmall, OptionInvalid
+from foveate.errors import DeviceLost, MemoryTooSmall, OptionInvalid
 from foveate.schema import checked_device
 
-__all__ = ["Ferry", "Landing", "choose_device", "grown_batch", "has_bfloat16", "within_memory"]
+__all__ = [
+    "Ferry",
+    "Landing",
+    "choose_device",
+    "give_back_memory",
+    "grown_batch",
+    "has_bfloat16",
+    "is_out_of_memory",
+    "within_device",
+]
+
+_log = logging.getLogger(__name__)
 
 _UNDER_WAY = 2
 """Batches that a device may have before it when the next goes up: one to work on, and one that it finds there."""
 _GAIN = 1.05
 """A larger batch has to be faster than half of it by this factor."""
+_OUT_OF_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+"""In messages of CUDA, cuDNN and cuBLAS; the last one's handle takes memory of its own."""
+_LOST = ("CUDA error", "CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED")
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU; else the device of that name, with its index.
+    """`auto` is the first GPU where there is one that works, else the CPU; another name's device, with its index.
 
-    Raises OptionInvalid for a name of none, and for a GPU that is not there.
+    Raises OptionInvalid for a name of none, and for a GPU that is not there or that this torch has no code for.
     """
     try:
         checked_device(name)
     except ValueError as error:
         raise OptionInvalid(str(error), hint="auto takes the first GPU where there is one") from error
-    if name == "auto":
+    asked = name != "auto"
+    if not asked:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type != "cuda":
@@ -44,36 +60,82 @@ def choose_device(name: str) -> torch.device:
             f"device {name}: torch sees {count} GPUs here",
             hint="use --device cpu or auto; else look at the driver with nvidia-smi, and at torch.cuda.is_available()",
         )
-    return torch.device("cuda", index)
+    device = torch.device("cuda", index)
+    unfit = _unfit(device)
+    if unfit is None:
+        return device
+    if not asked:
+        _log.warning("the GPU is not used: %s", unfit)
+        return torch.device("cpu")
+    raise OptionInvalid(
+        f"device {name}: {unfit}",
+        hint="use --device cpu, or a build of torch that supports this GPU (pytorch.org/get-started)",
+    )
+
+
+def _unfit(device: torch.device) -> str | None:
+    """Why a GPU that is there cannot be used, as by a build of torch without code for it; None: it can."""
+    try:
+        torch.ones(1, device=device).add_(1).cpu()
+    except RuntimeError as error:
+        # One that is merely full just now is fit; the job will say what it lacks.
+        return None if is_out_of_memory(error) else str(error).strip().splitlines()[0]
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device had no memory left: torch says so in a class of its own, CUDA's libraries in words."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 @contextlib.contextmanager
-def within_memory(device: torch.device) -> Iterator[None]:
-    """Raises MemoryTooSmall where the work inside asks for more memory than the device has left."""
+def within_device(device: torch.device) -> Iterator[None]:
+    """Raises MemoryTooSmall where the work inside asks for more memory than the device has left, and DeviceLost where
+    the device fails: after most of CUDA's errors nothing works any more in the whole process."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryTooSmall(
-            f"the memory of {device} ran out: {error}",
-            hint="free memory on the device, ask for smaller blocks (--block, --memory), or use --device cpu",
-        ) from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MemoryTooSmall(
+                f"the memory of {device} ran out: {error}",
+                hint="free memory on the device, ask for smaller blocks (--block, --memory), or use --device cpu",
+            ) from error
+        if any(words in str(error) for words in _LOST):
+            raise DeviceLost(
+                f"{device} failed: {str(error).strip().splitlines()[0]}",
+                hint="run the job again; if the same happens, look at nvidia-smi and the kernel's log for Xid errors",
+            ) from error
+        raise
+
+
+def give_back_memory(device: torch.device) -> None:
+    """What torch holds of the device's memory and does not use, to whoever else works on it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 itself; CPUs stay in float32, whatever they can do."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def grown_batch(seconds: Callable[[int], float], first: int, most: int) -> int:
     """The batch, doubled from `first` up to `most`, beyond which more patches at once are hardly faster.
 
-    `seconds` tells how long a batch of so many takes, and raises torch.OutOfMemoryError where it does not fit.
+    `seconds` tells how long a batch of so many takes; where that does not fit, it raises what `is_out_of_memory` knows.
     """
     best, best_rate, size = max(1, min(first, most)), 0.0, first
     while size <= most:
         try:
             rate = size / seconds(size)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             break
         if rate < _GAIN * best_rate:
             break
@@ -101,8 +163,10 @@ class Ferry:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
         self._streams: Any = torch.get_device_module(device)
+        if str(device) == device.type != "cpu":  # without an index
+            device = torch.device(device.type, self._streams.current_device())
+        self._device = device
         self._streams.set_device(device)
         self._up, self._down = self._streams.Stream(), self._streams.Stream()
         self._marks: deque[Any] = deque()
@@ -113,7 +177,7 @@ class Ferry:
 
     def next_batch(self) -> None:
         """To be called before a batch goes up: waits until the device has at most `_UNDER_WAY` others before it."""
-        mark = self._streams.Event()
+        mark = self._event()
         mark.record(self._streams.current_stream(self._device))
         self._marks.append(mark)
         if len(self._marks) > _UNDER_WAY:
@@ -138,7 +202,7 @@ class Ferry:
         with self._streams.stream(self._down):
             landing = {name: self._copied(array) for name, array in arrays.items()}
             self._keep(list(arrays.values()), self._down)
-            landed = self._streams.Event()
+            landed = self._event()
             landed.record(self._down)
         return Landing(landing, landed)
 
@@ -150,18 +214,23 @@ class Ferry:
     # until the copies from and to it are done, so buffers are used again, and never too early.
 
     @property
-    def _apart(self) -> bool:
+    def apart(self) -> bool:
+        """Whether the device has a memory of its own."""
         return self._device.type != "cpu"
 
+    def _event(self) -> Any:
+        # Else whoever waits for one spins, on a core that the readers want.
+        return self._streams.Event(blocking=True) if self.apart else self._streams.Event()
+
     def _locked(self, array: Tensor) -> Tensor:
-        return array.pin_memory() if self._apart else array
+        return array.pin_memory() if self.apart else array
 
     def _copied(self, array: Tensor) -> Tensor:
-        if not self._apart:
+        if not self.apart:
             return array
         return torch.empty(array.shape, dtype=array.dtype, pin_memory=True).copy_(array, non_blocking=True)
 
     def _keep(self, arrays: list[Tensor], stream: Any) -> None:
         """Memory of `arrays` is not given away before `stream` is done with it, whichever stream it came from."""
-        for array in arrays if self._apart else ():
+        for array in arrays if self.apart else ():
             array.record_stream(stream)

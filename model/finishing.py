@@ -17,6 +17,8 @@ from model.device import Ferry
 
 _STRIP_BYTES = 2 << 20
 """Probabilities of one output strip: finishing goes over them several times, which a processor's cache makes quick."""
+_STRIP_BYTES_APART = 64 << 20
+"""On a device with a memory of its own, where it is the number of strips that costs: launches, and waits for counts."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def finish(
     if shown is not None:
         sums_KHW = sums_KHW * ferry.up(shown)[0]
     classes, wide = sums_KHW.shape[0] - 1, len(columns.t)
-    strip = max(1, _STRIP_BYTES // (4 * (classes + 1) * max(1, wide)) // downsample) * downsample
+    strip_bytes = _STRIP_BYTES_APART if ferry.apart else _STRIP_BYTES
+    strip = max(1, strip_bytes // (4 * (classes + 1) * max(1, wide)) // downsample) * downsample
     # Where an output pixel is one working pixel, its weight changes neither the order of its scores nor their shares.
     one_to_one = downsample == 1 and rows.plain and columns.plain
     labels_alone = downsample == 1 and not one_to_one and not extras

@@ -18,11 +18,12 @@ from foveate.errors import MemoryTooSmall
 from foveate.schema import BundleCard
 from model.accumulator import Accumulator
 from model.bundle import Bundle, load_networks
-from model.device import Ferry, grown_batch, has_bfloat16
+from model.device import Ferry, give_back_memory, grown_batch, has_bfloat16, is_out_of_memory
 from model.folding import folded
 from model.fusing import fused
 from model.lanes import threads_of_a_lane
 from model.mapping import map_exact
+from model.surgery import keep_in_half
 from raster.geometry import Region, Size
 
 FEW = 4
@@ -61,8 +62,8 @@ class Predictor:
     Pixels go to the device as they are, and labels come back; all between happens there. Evaluation mode; batch
     normalisation is folded into the convolutions, and on a CPU they are fused with what follows; patches are
     channels-last, which suits oneDNN and cuDNN. float32 throughout; on CUDA (not yet run on one) the network works in
-    bfloat16 where the GPU does, and everything after it in float32. Nothing that `add` does makes the host wait for the
-    device, but for a device that is far behind.
+    bfloat16 where the GPU does, everything around it in float32 and nothing in TF32. Nothing that `add` does makes the
+    host wait for the device, but for a device that is far behind.
     """
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
@@ -74,14 +75,20 @@ class Predictor:
         card = bundle.card
         if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(len(os.sched_getaffinity(0)))
-        network, self.foveation = load_networks(bundle, device)
-        example = _example(card).to(device)
+        if device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False
+        # On the CPU, whatever the device: whether folding was exact is judged by float32's rounding.
+        network, foveation = load_networks(bundle, torch.device("cpu"))
+        example = _example(card)
         # Each gives up the weights of the one before.
         network = folded(network.to(memory_format=torch.channels_last), example)
         if device.type == "cpu":
             with threads_of_a_lane():
                 network = fused(network, example.repeat(self.few, 1, 1, 1))
-        self.network: nn.Module = network
+        if self.half is not None:
+            keep_in_half(network, self.half)
+        self.network: nn.Module = network.to(device)
+        self.foveation = None if foveation is None else foveation.to(device)
         self._at_once: int | None = None
         self._trials: dict[tuple[int, int], float] = {}
         shape = (1, len(card.input.bands), 1, 1)
@@ -129,8 +136,8 @@ class Predictor:
     def scores(self, batch: PatchBatch) -> Scores:
         """(count, K, P, P) probabilities of a batch: over all that a patch shows if `whole`, else over its cell.
 
-        In as many goes as the device's memory asks for: each failure halves them for good. Raises MemoryTooSmall. On a
-        CPU several threads may ask at once.
+        In as many goes as the device's memory asks for: each failure halves them, until `begin_job`. Raises
+        MemoryTooSmall. On a CPU several threads may ask at once.
         """
         self.ferry.next_batch()
         while True:
@@ -140,14 +147,23 @@ class Predictor:
                 end = len(batch.pixels) if self.tries_batches else batch.count
                 starts = range(0, batch.count, at_once)
                 goes = [self._go(batch, slice(start, min(start + at_once, end))) for start in starts]
-                return torch.cat(goes)[: batch.count]
-            except torch.OutOfMemoryError as error:
+                # Most often there is one, and joining would take as much memory again.
+                return goes[0][: batch.count] if len(goes) == 1 else torch.cat(goes)[: batch.count]
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 if at_once == 1:
                     raise MemoryTooSmall(
                         f"one patch of {self.card.name} does not fit into the memory of {self.device}",
-                        hint="free memory on the device, or use --device cpu",
+                        hint="free memory on the device, lower --batch, or use --device cpu",
                     ) from error
-                self._at_once = (at_once + 1) // 2
+            goes = []
+            give_back_memory(self.device)
+            self._at_once = (at_once + 1) // 2
+
+    def begin_job(self) -> None:
+        """What an earlier job found no memory for is tried again."""
+        self._at_once = None
 
     def best_batch(self, most: int, mixed: int) -> int:
         """How many patches to forward at once, each mixed of so many fields of view: on a CPU a few, elsewhere tried.
@@ -156,11 +172,15 @@ class Predictor:
         """
         if not self.tries_batches:
             return self.few
-        return grown_batch(lambda count: self._trial(count, mixed), FEW, most)
+        try:
+            return grown_batch(lambda count: self._trial(count, mixed), FEW, most)
+        finally:
+            give_back_memory(self.device)  # of the largest that was tried
 
     @torch.inference_mode()
     def _trial(self, count: int, mixed: int) -> float:
-        """Seconds that a batch takes, from the host and back to it, the best of some; OutOfMemoryError each time."""
+        """Seconds that a batch takes, from the host and back to it, the best of some; or runs out of memory, each
+        time."""
         key = count, mixed
         if key not in self._trials:
             P, fovs = self.card.patch_size, np.zeros(count, np.int64)

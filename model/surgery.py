@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-__all__ = ["agree", "pairs", "replace", "twin"]
+__all__ = ["agree", "keep_in_half", "pairs", "replace", "twin"]
 
 _TOLERANCE = 1e-3
 """Largest difference of logits, over their largest value, that rounding explains."""
@@ -48,6 +48,13 @@ def replace(network: nn.Module, name: str, module: nn.Module) -> None:
     """Put `module` where `network` has its submodule of that name."""
     parent, _, own = name.rpartition(".")
     setattr(network.get_submodule(parent), own, module)
+
+
+def keep_in_half(network: nn.Module, half: torch.dtype) -> None:
+    """Convert, in place and once, the weights that autocast to `half` would convert in every forward."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            module.to(half)
 
 
 def agree(network: nn.Module, other: nn.Module, example: Tensor) -> bool:

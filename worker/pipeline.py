@@ -12,7 +12,7 @@ import numpy as np
 from foveate import __version__
 from foveate.errors import Dismissed
 from model.bundle import load_bundle
-from model.device import choose_device, within_memory
+from model.device import choose_device, give_back_memory, within_device
 from model.heap import KEPT_BY_A_JOB, give_back, set_up_heap
 from model.predictor import Predictor
 from model.tree import Tree
@@ -56,7 +56,8 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
         with clock.stage("load"):
             predictor = warm_predictor(spec)
         stack.enter_context(_uncollected())
-        stack.enter_context(within_memory(predictor.device))
+        stack.enter_context(within_device(predictor.device))
+        stack.callback(give_back_memory, predictor.device)
         with clock.stage("open"):
             job = stack.enter_context(prepared(spec, predictor, tell))
         canvas = Canvas(spec.canvas, configuration(job, predictor))
@@ -104,9 +105,10 @@ def warm_predictor(spec: JobSpec) -> Predictor:
     key = (bundle.sha256, str(device))
     if key not in _warm:
         _warm.clear()
-        with within_memory(device):
+        with within_device(device):
             _warm[key] = Predictor(bundle, device)
         give_back()  # a sixth of the process: what libraries and weights left behind when they were loaded
+    _warm[key].begin_job()
     return _warm[key]
 
 

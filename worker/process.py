@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from foveate.card import bundle_digest
-from foveate.errors import DiskFull, FoveateError, ServiceUnreachable, Unexpected, WorkerLost, error_of
+from foveate.errors import DeviceLost, DiskFull, FoveateError, ServiceUnreachable, Unexpected, WorkerLost, error_of
 from jobs.catalog import Catalog
 from jobs.files import FileStore
 from jobs.queue import Delivery, JobQueue
@@ -189,6 +189,8 @@ def _attempt(worker: Worker, job_id: str, attempt: int) -> Ended:
                 archive=True,
             )
             ended = _drive(worker, spec, attempt)
+            if ended.error is not None and ended.error.code == DeviceLost.code:
+                worker.engine.kill()  # another will find out whether the device works again
             if ended.error is None:
                 _publish(worker, job_id, attempt, spec.out)
     except DiskFull as error:

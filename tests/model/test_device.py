@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from foveate.errors import OptionInvalid
-from model.device import Ferry, choose_device, grown_batch
+from foveate.errors import DeviceLost, MemoryTooSmall, OptionInvalid
+from model.device import Ferry, choose_device, grown_batch, within_device
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,10 @@ class Streams:
         self._names = iter(["up", "down"])
 
     def set_device(self, device):
-        pass
+        self.device = device
+
+    def current_device(self):
+        return 3
 
     def current_stream(self, device):
         return self.current
@@ -49,7 +52,7 @@ class Streams:
     def Stream(self):  # noqa: N802
         return Stream(self, next(self._names))
 
-    def Event(self):  # noqa: N802
+    def Event(self, blocking=False):  # noqa: N802
         return Event(self)
 
     @contextmanager
@@ -155,3 +158,48 @@ def test_a_gpu_that_is_not_there_is_refused():
     assert choose_device("auto") == CPU
     with pytest.raises(OptionInvalid, match="device cuda:1: torch sees 0 GPUs"):
         choose_device("cuda:1")
+
+
+@pytest.fixture
+def unfit_gpu(monkeypatch):
+    """One that torch sees and has no code for."""
+
+    def ones(*_, **__):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "ones", ones)
+
+
+def test_a_gpu_that_torch_has_no_code_for_is_passed_over_or_refused(unfit_gpu, caplog):
+    assert choose_device("auto") == CPU
+    assert "no kernel image" in caplog.text
+    with pytest.raises(OptionInvalid, match="device cuda:0: CUDA error: no kernel image is available") as refused:
+        choose_device("cuda:0")
+    assert "\n" not in refused.value.message
+
+
+def test_a_device_without_an_index_is_the_current_one(monkeypatch):
+    streams = Streams()
+    monkeypatch.setattr(torch, "get_device_module", lambda device: streams)
+    Ferry(torch.device("cuda"))
+    assert streams.device == torch.device("cuda:3")
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("CUDA error: out of memory", MemoryTooSmall),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", MemoryTooSmall),
+        ("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", MemoryTooSmall),
+        ("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be", DeviceLost),
+        ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", DeviceLost),
+        ("mat1 and mat2 shapes cannot be multiplied", RuntimeError),
+    ],
+)
+def test_what_a_device_says_is_told_apart(message, kind):
+    with pytest.raises(kind) as raised, within_device(CPU):
+        raise RuntimeError(message)
+    assert type(raised.value) is kind
+    assert (kind is DeviceLost) == getattr(raised.value, "retryable", False)

@@ -9,6 +9,7 @@ from foveate.errors import MemoryTooSmall
 from model.bundle import load_bundle, load_networks
 from model.folding import folded
 from model.predictor import FEW, PatchBatch, Predictor
+from model.surgery import keep_in_half
 from raster.geometry import Region, Size
 from tests.bundles import make_bundle
 from tests.model.test_shipped_bundles import ROOT
@@ -50,6 +51,9 @@ def test_a_network_that_folding_would_change_is_left_as_it_is():
     assert folded(network, torch.rand(1, 3, 8, 8)) is network
 
 
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
+
+
 def batch_of(count: int) -> PatchBatch:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 1, P, P, 3), np.uint8)
     origins = np.array([[P * k, 0] for k in range(count)], np.int64)
@@ -61,15 +65,15 @@ def batch_of(count: int) -> PatchBatch:
 class Cramped(nn.Module):
     """A device on which only so many patches fit, by a fake of its own error."""
 
-    def __init__(self, network: nn.Module, fits: int) -> None:
+    def __init__(self, network: nn.Module, fits: int, error: Exception = OUT_OF_MEMORY) -> None:
         super().__init__()
-        self.network, self.fits = network, fits
+        self.network, self.fits, self.error = network, fits, error
         self.seen: list[int] = []
 
     def forward(self, x):
         self.seen.append(len(x))
         if len(x) > self.fits:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return self.network(x)
 
 
@@ -79,17 +83,21 @@ def predictor(tmp_path):
     return Predictor(load_bundle(bundle), CPU)
 
 
-def test_a_batch_that_does_not_fit_is_halved_for_good_and_gives_the_same(predictor):
+@pytest.mark.parametrize("error", [OUT_OF_MEMORY, RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")])
+def test_a_batch_that_does_not_fit_is_halved_until_the_next_job_and_gives_the_same(predictor, error):
     wanted, got = predictor.open_block(Size(8 * P, P), 0), predictor.open_block(Size(8 * P, P), 0)
 
     def forwarded(sums):
         predictor.add(sums, batch_of(8), predictor.scores(batch_of(8)))
 
     forwarded(wanted)
-    predictor.network = cramped = Cramped(predictor.network, 2)
+    predictor.network = cramped = Cramped(predictor.network, 2, error)
     forwarded(got)
     forwarded(got)
     assert cramped.seen == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    predictor.begin_job()
+    predictor.scores(batch_of(4))
+    assert cramped.seen[10:] == [4, 2, 2]
     whole = Region(0, 0, 8 * P, P)
     assert np.allclose(got.part(whole), 2 * wanted.part(whole), atol=1e-5)
 
@@ -107,6 +115,23 @@ def test_memory_that_runs_out_behind_the_network_halves_as_well(predictor, monke
     monkeypatch.setattr(predictor, "_scores", cramped)
     assert torch.allclose(predictor.scores(batch_of(6)), wanted, atol=1e-5)
     assert seen == [6, 3, 3]
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(predictor):
+    predictor.network = Cramped(predictor.network, 0, RuntimeError("CUDA error: an illegal memory access"))
+    with pytest.raises(RuntimeError, match="illegal"):
+        predictor.scores(batch_of(2))
+
+
+def test_weights_kept_in_half_precision_give_what_autocast_makes_of_them(tmp_path):
+    bundle = load_bundle(make_bundle(tmp_path / "b", name="b", kind="any", spacing=None, policy="mode"))
+    predictor = Predictor(bundle, CPU)
+    predictor.network, _ = load_networks(bundle)
+    predictor.half = torch.bfloat16
+    wanted = predictor.scores(batch_of(3))
+    keep_in_half(predictor.network, torch.bfloat16)
+    assert torch.bfloat16 in {weight.dtype for weight in predictor.network.parameters()}
+    assert torch.equal(predictor.scores(batch_of(3)), wanted)
 
 
 def test_a_cpu_gets_a_few_patches_and_other_devices_what_fits(predictor):

@@ -204,6 +204,17 @@ def test_an_error_that_no_attempt_mends_fails_at_once(site: Site, error: str) ->
     site.wait(lambda: any(site.files.canvases.iterdir()) is not (error == "DiskFull"))
 
 
+def test_an_engine_whose_device_failed_is_replaced(site: Site) -> None:
+    worker = site.start_worker()
+    engine = engine_of(worker)
+    failed, innocent = site.submit(error="DeviceLost"), site.submit(log=str(site.root / "other"))
+    assert site.ended(innocent).state is JobState.SUCCESSFUL
+    ended = site.ended(failed)
+    assert (ended.state, ended.attempt) == (JobState.FAILED, 3)
+    assert ended.error is not None and ended.error.code == "device-lost"
+    assert engine_of(worker) not in (engine, None)
+
+
 def test_a_job_whose_image_or_bundle_is_gone_fails_with_the_reason(site: Site) -> None:
     orphan, _ = site.store.create(request_for("no-such-image"))
     site.queue.put(Delivery(orphan.id, 1))
