@@ -1,9 +1,9 @@
 """A tiled pyramid for images that would otherwise be decoded over and over, or all at once.
 
-One pass from top to bottom decodes every block of the source once; the copy is a sparse scratch GeoTIFF whose overviews
-are averages of valid pixels. It carries pixels and validity only: names, spacing and place stay with the original's
-description. Where level 0 is well stored and only coarser levels are missing, the copy begins at half its size, and
-level 0 is read where it is (`raster.completed`).
+One pass from top to bottom decodes every block of the source once, and each level is made of the one before it: sparse
+scratch GeoTIFFs, one a level, coarser pixels being means of valid ones (`raster.pyramid`). They carry pixels and
+validity only: names, spacing and place stay with the original's description. Where level 0 is well stored and only
+coarser levels are missing, the first is half its size, and level 0 is read where it is.
 
 Memory: about three times `_BAND_BYTES`, and what the reader needs for two rows of its own blocks, whatever the image.
 """
@@ -21,15 +21,15 @@ import numpy as np
 import rasterio
 import tifffile
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp
 
 from foveate.errors import ImageUnreadable
 from foveate.schema import ImageInfo
 from raster.cog import CACHE_BYTES, needs_bigtiff, scratch_profile, writing
-from raster.completed import CompletedImage, halved
 from raster.geometry import Region, Size
 from raster.image import ImageRef, Pixels, RasterImage, open_image
 from raster.overviews import TILE, window_of
+from raster.pyramid import Pyramid, halved
 from raster.source import check_damage
 from raster.whole_file import disk_full, whole_file, write_json
 
@@ -39,37 +39,31 @@ _LARGE_BLOCK_PIXELS = 2048 * 2048
 _GAP = 4.1
 _BAND_BYTES = 64 << 20
 _SMALLEST_SIDE = 256
-_COPY_SHARE = 0.85
 _SEQUENTIAL = frozenset({"JPEG", "PNG", "GIF", "BMP", "WEBP"})
 """Formats that are decoded from the first row on: after an error nothing that follows can be trusted."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """The tiled copy, and the level-0 regions of the original that could not be decoded (zeros in the copy)."""
+    """The files of the levels, finest first; and the level-0 regions of the original that could not be decoded, which
+    are zeros in them.
+    """
 
-    ref: ImageRef
+    paths: tuple[Path, ...]
     damaged: tuple[Region, ...]
     halved: bool
-    """Whether the copy begins at half the size."""
+    """Whether the first is half the size of the original, whose level 0 stays where it is."""
 
-    def open(self, original: ImageRef) -> RasterImage:
-        """The image as it is to be read: the copy, below the original's level 0 where it does not hold that."""
-        copy = open_image(self.ref)
-        if not self.halved:
-            return copy
-        try:
-            return CompletedImage(open_image(original), copy)
-        except BaseException:
-            copy.close()
-            raise
+    def open(self, original: ImageRef) -> Pyramid:
+        """The image as it is to be read."""
+        return Pyramid.open([*([original] if self.halved else []), *map(_copy_ref, self.paths)])
 
 
 @dataclass(frozen=True)
 class _Passage:
-    """How the image is walked: columns `step` wide from top to bottom, read by `read_rows`, written by `tile_rows`.
+    """How an image is walked: columns `step` wide from top to bottom, read by `read_rows`, written by `tile_rows`.
 
-    `halved`: written at half the size; `step` and `tile_rows` are level 0's all the same.
+    `halved`: written at half the size; `step` and `tile_rows` are those of what is read all the same.
     """
 
     step: int
@@ -83,7 +77,7 @@ class _Passage:
         return 2 if self.halved else 1
 
     def copied(self, info: ImageInfo) -> Size:
-        """Of the copy's finest level."""
+        """Of what is written."""
         return Size(-(-info.width // self.scale), -(-info.height // self.scale))
 
 
@@ -92,7 +86,7 @@ def needs_conversion(info: ImageInfo) -> str | None:
     reason = _ill_stored(info) or _lacks_levels(info)
     if reason is None:
         return None
-    return f"{'coarser levels are' if _halvable(info) else 'a tiled copy is'} made first: {reason}"
+    return f"{'a tiled copy is' if _ill_stored(info) else 'coarser levels are'} made first: {reason}"
 
 
 def _ill_stored(info: ImageInfo) -> str | None:
@@ -120,42 +114,45 @@ def _lacks_levels(info: ImageInfo) -> str | None:
     return None
 
 
-def _halvable(info: ImageInfo) -> bool:
-    """Whether the coarser levels are all that is missing, and half of level 0 is to the bit what GDAL would make of it.
-
-    Where a side is odd GDAL weighs the pixels of a square by its size over the level's.
-    """
-    exact = info.dtype in ("uint8", "uint16") and info.width % 2 == 0 and info.height % 2 == 0
-    return exact and _ill_stored(info) is None and _lacks_levels(info) is not None
-
-
 def convert(ref: ImageRef, info: ImageInfo, path: Path, on_progress: Callable[[float], None]) -> Converted:
-    """Copy level 0 of `ref`, or its half where only levels are missing, to a tiled pyramid at `path`, or do nothing.
+    """Make a pyramid of `ref`, or only what is below its level 0 where that is what is missing, at and beside `path`.
 
     `on_progress` gets shares from 0 to 1 and may raise to stop. Valid pixels of level 0 are the reader's own; the
     others are 0. Raises ImageDamaged above 1 % of undecodable tiles, ImageUnreadable for a sequential format that
     breaks off, DiskFull.
     """
-    passage = _passage(info, halved=_halvable(info))
-    with whole_file(path) as partial:
-        with writing(path), rasterio.Env(**_environment(passage)), closing(open_image(ref)) as image:
-            damaged = _copy_level_0(image, partial, passage, on_progress)
-            _add_overviews(partial, passage.copied(info))
-        _check_whole(partial)
-        found = [[r.x, r.y, r.width, r.height] for r in damaged]
-        write_json(_record(path), {"damaged": found, "halved": passage.halved})
+    below = _ill_stored(info) is None and _lacks_levels(info) is not None
+    paths = _paths(path, _count(info, below))
+    refs = [ref, *map(_copy_ref, paths)]
+    # The level that each pass reads: where all is copied, level 0 twice.
+    levels = [k if below else max(0, k - 1) for k in range(len(paths))]
+    damaged: list[Region] = []
+    for k, (level, out) in enumerate(zip(levels, paths, strict=True)):
+
+        def report(share: float, k: int = k, level: int = level) -> None:
+            read = sum(0.25**one for one in levels[:k]) + share * 0.25**level
+            on_progress(read / sum(0.25**one for one in levels))
+
+        found = _copied(refs[k], out, below or k > 0, report)
+        damaged += [_enlarged(region, 2**level, info) for region in found]
+    regions = [[r.x, r.y, r.width, r.height] for r in damaged]
+    # It comes last: without it there is no pyramid.
+    write_json(_record(path), {"damaged": regions, "halved": below, "levels": len(paths)})
     on_progress(1.0)
-    return Converted(_copy_ref(path), damaged, passage.halved)
+    return Converted(tuple(paths), tuple(damaged), below)
 
 
 def converted_at(path: Path) -> Converted | None:
     """What an earlier `convert` left at `path`, if it was finished."""
-    if not path.is_file():
+    if not _record(path).is_file():
         return None
     record = json.loads(_record(path).read_text())
-    return Converted(
-        _copy_ref(path), tuple(Region(*region) for region in record["damaged"]), record.get("halved", False)
-    )
+    damaged = tuple(Region(*region) for region in record["damaged"])
+    return Converted(tuple(_paths(path, record["levels"])), damaged, record["halved"])
+
+
+def _paths(path: Path, count: int) -> list[Path]:
+    return [path if k == 0 else path.with_name(f"{path.stem}-{k}{path.suffix}") for k in range(count)]
 
 
 def _record(path: Path) -> Path:
@@ -163,7 +160,29 @@ def _record(path: Path) -> Path:
 
 
 def _copy_ref(path: Path) -> ImageRef:
-    return ImageRef(path, sidecars=False, reader="rasterio")
+    return ImageRef(path, sidecars=False, reader="direct")
+
+
+def _count(info: ImageInfo, below: bool) -> int:
+    """Levels to make: until the smaller side is below 256 px, and one more than the first at least."""
+    first = min(info.width, info.height) / (2 if below else 1)
+    return 1 + max(1, math.ceil(math.log2(first / _SMALLEST_SIDE)))
+
+
+def _enlarged(region: Region, scale: int, info: ImageInfo) -> Region:
+    whole = Region(0, 0, info.width, info.height)
+    return Region(*(scale * side for side in (region.x, region.y, region.width, region.height))).intersection(whole)
+
+
+def _copied(ref: ImageRef, path: Path, halve: bool, on_progress: Callable[[float], None]) -> list[Region]:
+    """Write level 0 of `ref`, or its half, to `path`; the regions that could not be decoded."""
+    with whole_file(path) as partial:
+        with closing(open_image(ref)) as image:
+            passage = _passage(image.info, halved=halve)
+            with writing(path), rasterio.Env(**_environment(passage)):
+                damaged = _copy_level_0(image, partial, passage, on_progress)
+        _check_whole(partial)
+    return damaged
 
 
 def _bytes_per_pixel(info: ImageInfo) -> int:
@@ -190,20 +209,12 @@ def _passage(info: ImageInfo, *, halved: bool) -> _Passage:
 
 
 def _environment(passage: _Passage) -> dict[str, Any]:
-    return {
-        "GDAL_CACHEMAX": passage.cache_bytes,
-        "GDAL_TIFF_INTERNAL_MASK": "YES",
-        "SPARSE_OK_OVERVIEW": "YES",
-        "COMPRESS_OVERVIEW": "ZSTD",
-        "ZSTD_LEVEL_OVERVIEW": "1",
-        "GDAL_TIFF_OVR_BLOCKSIZE": str(TILE),
-    }
+    return {"GDAL_CACHEMAX": passage.cache_bytes, "GDAL_TIFF_INTERNAL_MASK": "YES"}
 
 
 def _copy_level_0(
     image: RasterImage, path: Path, passage: _Passage, on_progress: Callable[[float], None]
-) -> tuple[Region, ...]:
-    """Write level 0 or its half; the regions that could not be decoded."""
+) -> list[Region]:
     info = image.info
     damaged: list[Region] = []
     with rasterio.open(path, "w", **_profile(info, passage)) as copy:
@@ -218,8 +229,8 @@ def _copy_level_0(
                 place = left // passage.scale, top // passage.scale
                 _write_tiles(copy, written, *place, masked=info.validity != "none")
                 done = left * info.height + (top + pixels.values.shape[0]) * column.width
-                on_progress(_COPY_SHARE * done / (info.width * info.height))
-    return tuple(sorted(damaged))
+                on_progress(done / (info.width * info.height))
+    return sorted(damaged)
 
 
 def _profile(info: ImageInfo, passage: _Passage) -> dict[str, Any]:
@@ -314,13 +325,6 @@ def _write_tiles(copy: Any, pixels: Pixels, left: int, top: int, *, masked: bool
             tile = np.where(inside[:, :, None], tile, np.zeros((), tile.dtype))
         if tile.any():
             copy.write(np.ascontiguousarray(np.moveaxis(tile, 2, 0)), window=window)
-
-
-def _add_overviews(path: Path, size: Size) -> None:
-    """Averages of the valid pixels of 2 x 2, until the smaller side is below 256 px."""
-    halvings = max(1, math.ceil(math.log2(min(size.width, size.height) / _SMALLEST_SIDE)))
-    with rasterio.open(path, "r+") as copy:
-        copy.build_overviews([2**k for k in range(1, halvings + 1)], Resampling.average)
 
 
 def _check_whole(path: Path) -> None:

@@ -49,17 +49,18 @@ class DirectImage:
         return self._info
 
     def read(self, level: int, region: Region) -> Pixels:
-        page, bands = self._pages[level], len(self._info.bands)
+        page, bands, tiles = self._pages[level], len(self._info.bands), list(self._pages[level].under(region))
+        if not any(page.stored(index).any() for index in tiles):
+            return self._blank(level, tiles[0], region)
         samples = np.empty((region.height, region.width, page.samples), page.dtype.newbyteorder("="))
-        unstored: list[tuple[int, Region]] = []
-        for index, tile in page.under(region):
-            wanted = tile.intersection(region)
-            if not self._put(samples, level, index, wanted, region):
-                unstored.append((index, wanted))
+        lacking = [index for index in tiles if not self._put(samples, level, index, region)]
         values = samples if bands == page.samples else np.ascontiguousarray(samples[..., :bands])
         valid = self._valid(level, region, samples)
-        for index, part in unstored:
-            filled = self._unstored(level, index, part)
+        for index in lacking:
+            part = page.place(index).intersection(region)
+            # What is stored in some of its planes only is left to the reference.
+            stored = page.stored(index).any()
+            filled = self._reference.read(level, part) if stored else self._blank(level, index, part)
             values[part.slices(region.x, region.y)] = filled.values
             if valid is not None and filled.valid is not None:
                 valid[part.slices(region.x, region.y)] = filled.valid
@@ -70,13 +71,7 @@ class DirectImage:
             return None
         if self._info.validity == "mask":
             return self._reference.read_valid(level, region)
-        page = self._pages[level]
-        indices = [index for index, _ in page.under(region)]
-        if any(page.stored(index).any() for index in indices):
-            return self.read(level, region).valid
-        blank = self._blank(level, indices[0]).valid
-        assert blank is not None, self._info.validity
-        return np.ones(region.size.shape, bool) if blank.item() else np.zeros(region.size.shape, bool)
+        return self.read(level, region).valid
 
     def close(self) -> None:
         self.release()
@@ -88,13 +83,13 @@ class DirectImage:
         if file is not None:
             os.close(file)
 
-    def _put(self, samples: NDArray[Any], level: int, index: int, wanted: Region, region: Region) -> bool:
+    def _put(self, samples: NDArray[Any], level: int, index: int, region: Region) -> bool:
         """Decode tile `index` into its place in `samples`; False if the file lacks it, in one of its planes or all."""
         page = self._pages[level]
-        counts = page.stored(index)
-        if not counts.all():
+        if not page.stored(index).all():
             return False
         tile = page.place(index)
+        wanted = tile.intersection(region)
         rows, columns = wanted.slices(region.x, region.y)
         inside = wanted.slices(tile.x, tile.y)
         for plane in range(page.planes):
@@ -102,20 +97,14 @@ class DirectImage:
             samples[rows, columns, part] = self._decoded(level, index + plane * page.tiles, wanted)[inside]
         return True
 
-    def _unstored(self, level: int, index: int, part: Region) -> Pixels:
-        """`part` of a tile that the file lacks, in one of its planes or all; one row where all rows are the same."""
-        if self._pages[level].stored(index).any():
-            return self._reference.read(level, part)
-        blank = self._blank(level, index)
-        # A whole row: numpy spreads a single pixel of several samples over a region many times as slowly.
-        return Pixels(np.repeat(blank.values, part.width, axis=1), blank.valid)
-
-    def _blank(self, level: int, index: int) -> Pixels:
-        """The one pixel that stands everywhere in tiles like `index`, of which the file stores nothing."""
+    def _blank(self, level: int, index: int, region: Region) -> Pixels:
+        """`region` as it is where the file stores no tile, such as `index`: everywhere one pixel of the reference's."""
         if level not in self._blanks:
             tile = self._pages[level].place(index)
             self._blanks[level] = self._reference.read(level, Region(tile.x, tile.y, 1, 1))
-        return self._blanks[level]
+        pixel = self._blanks[level]
+        valid = None if pixel.valid is None else _spread(pixel.valid, region.size)
+        return Pixels(_spread(pixel.values, region.size), valid)
 
     def _decoded(self, level: int, index: int, wanted: Region) -> NDArray[Any]:
         page = self._pages[level]
@@ -141,6 +130,15 @@ class DirectImage:
             return np.asarray(samples[..., -1] > 0)
         assert self._info.nodata is not None, "as `_pages` saw to"
         return _differs(samples, samples.dtype.type(self._info.nodata))
+
+
+def _spread(pixel: NDArray[Any], size: Size) -> NDArray[Any]:
+    """(height, width, …): everywhere `pixel` (1, 1, …)."""
+    shape = (*size.shape, *pixel.shape[2:])
+    if not pixel.any():
+        return np.zeros(shape, pixel.dtype)  # of which the system has pages that cost nothing until they are written
+    # Row by row: numpy spreads a single pixel of several samples many times as slowly.
+    return np.broadcast_to(np.repeat(pixel, size.width, axis=1), shape).copy()
 
 
 def _differs(samples: NDArray[Any], nodata: np.generic) -> NDArray[np.bool_]:

@@ -88,12 +88,11 @@ class TiledPage:
         width, height = self.tile.width, self.tile.height
         return Region(column * width, row * height, width, height).intersection(Region.of(self.size))
 
-    def under(self, region: Region) -> Iterator[tuple[int, Region]]:
-        """The tiles that meet `region`, which lies inside the level: their indices and places."""
+    def under(self, region: Region) -> Iterator[int]:
+        """The tiles that meet `region`, which lies inside the level, row by row."""
         for row in range(region.y // self.tile.height, -(-region.y1 // self.tile.height)):
             for column in range(region.x // self.tile.width, -(-region.x1 // self.tile.width)):
-                index = row * self.across + column
-                yield index, self.place(index)
+                yield row * self.across + column
 
     def stored(self, index: int) -> NDArray[np.int64]:
         """(planes,) bytes that the file stores of a tile; 0: none, in a sparse file."""

@@ -10,21 +10,30 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.windows import Window
 
+import raster.pyramid
 from foveate.errors import Dismissed, ImageDamaged, ImageUnreadable
 from foveate.schema import ImageInfo, LevelInfo
 from raster import convert as module
-from raster.completed import halved
 from raster.convert import Converted, convert, converted_at, needs_conversion
-from raster.geometry import Region
-from raster.image import ImageRef, Pixels, open_image
+from raster.geometry import Region, Size
+from raster.image import ImageRef, Pixels, RasterImage, open_image
+from raster.pyramid import halved
 from tests.raster.cards import make_info
 from tests.shared import DATA
 
 
-def read_all(ref: ImageRef, level: int = 0) -> tuple[ImageInfo, Pixels]:
-    with closing(open_image(ref)) as image:
+def read_all(path: Path) -> tuple[ImageInfo, Pixels]:
+    with closing(open_image(ImageRef(path))) as image:
+        return image.info, image.read(0, Region(0, 0, image.info.width, image.info.height))
+
+
+def copied(copy: Converted, level: int = 0) -> tuple[ImageInfo, Pixels]:
+    """What is read of a copy that has all levels."""
+    assert not copy.halved
+    with closing(copy.open(ImageRef(Path("nowhere")))) as image:
         size = image.info.levels[level]
         return image.info, image.read(level, Region(0, 0, size.width, size.height))
 
@@ -44,15 +53,15 @@ def write_tiff(path: Path, values: Any, **options: Any) -> None:
         file.write(values)
 
 
-def assert_same_picture(source: ImageRef, copy: ImageRef) -> None:
+def assert_same_picture(source: Path, copy: Converted) -> None:
     info, pixels = read_all(source)
-    copied_info, copied = read_all(copy)
+    copied_info, there = copied(copy)
     valid = np.ones(pixels.values.shape[:2], bool) if pixels.valid is None else pixels.valid
-    copied_valid = np.ones_like(valid) if copied.valid is None else copied.valid
+    copied_valid = np.ones_like(valid) if there.valid is None else there.valid
     assert (copied_info.width, copied_info.height, copied_info.dtype) == (info.width, info.height, info.dtype)
     assert copied_info.bands == info.bands
     assert np.array_equal(copied_valid, valid)
-    assert np.array_equal(copied.values[valid], pixels.values[valid], equal_nan=info.dtype.startswith("float"))
+    assert np.array_equal(there.values[valid], pixels.values[valid], equal_nan=info.dtype.startswith("float"))
 
 
 @pytest.mark.parametrize(
@@ -79,8 +88,8 @@ def assert_same_picture(source: ImageRef, copy: ImageRef) -> None:
 def test_the_copy_is_the_image(name: str, tmp_path: Path) -> None:
     copy = converted(DATA / name, tmp_path)
     assert copy.damaged == ()
-    assert_same_picture(ImageRef(DATA / name), copy.ref)
-    info, _ = read_all(copy.ref)
+    assert_same_picture(DATA / name, copy)
+    info, _ = copied(copy)
     assert len(info.levels) > 1
     assert info.levels[0].tile[0] < info.width or info.width <= 512
     assert converted_at(tmp_path / "copy.tif") == copy
@@ -92,7 +101,7 @@ def test_narrow_and_low_passages_copy_the_same(
     name: str, band_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BAND_BYTES", band_bytes)
-    assert_same_picture(ImageRef(DATA / name), converted(DATA / name, tmp_path).ref)
+    assert_same_picture(DATA / name, converted(DATA / name, tmp_path))
 
 
 @pytest.mark.parametrize("flat_pixels", [10_000, 64_000_000])
@@ -104,7 +113,7 @@ def test_every_block_is_decoded_once(
     monkeypatch.setattr(module, "_FLAT_PIXELS", flat_pixels)
     asked: list[Region] = []
 
-    def watched(ref: ImageRef) -> Any:
+    def watched(ref: ImageRef) -> RasterImage:
         image = open_image(ref)
         read = image.read
 
@@ -112,12 +121,13 @@ def test_every_block_is_decoded_once(
             asked.append(region)
             return read(level, region)
 
-        monkeypatch.setattr(image, "read", counted, raising=False)
+        if ref.path == DATA / name:
+            monkeypatch.setattr(image, "read", counted, raising=False)
         return image
 
     monkeypatch.setattr(module, "open_image", watched)
     converted(DATA / name, tmp_path)
-    info, _ = read_all(ImageRef(DATA / name))
+    info, _ = read_all(DATA / name)
     tile_w, tile_h = info.levels[0].tile
     assert sum(region.size.area for region in asked) == info.width * info.height
     assert all(region.x % tile_w == 0 and region.y % tile_h == 0 for region in asked)
@@ -141,7 +151,9 @@ def bumpy(height: int, width: int, dtype: str, bands: int = 3) -> Any:
         ((1024, 1536), "uint8", None),
         ((1026, 1538), "uint8", 0),
         ((1026, 1538), "uint16", None),
-        ((770, 1030), "uint16", 0),
+        ((771, 1031), "uint16", 0),
+        ((771, 1030), "float32", 0),
+        ((770, 1031), "int16", None),
     ],
 )
 def test_only_the_levels_that_are_missing_are_made(
@@ -157,33 +169,35 @@ def test_only_the_levels_that_are_missing_are_made(
     (tmp_path / "half").mkdir()
     half = converted(path, tmp_path / "half")
     assert half.halved
-    assert converted_at(half.ref.path) == half
-    with closing(open_image(whole.ref)) as expected, closing(half.open(ImageRef(path))) as image:
+    assert converted_at(half.paths[0]) == half
+    with closing(whole.open(ImageRef(path))) as expected, closing(half.open(ImageRef(path))) as image:
         assert (image.info.width, image.info.height, image.info.levels[0].tile) == (size[1], size[0], (256, 128))
-        wanted = {(level.width, level.height): (k, level.downsample) for k, level in enumerate(expected.info.levels)}
         assert image.info.levels[-1].width <= 512
         for level, there in enumerate(image.info.levels):
-            k, downsample = wanted[there.width, there.height]
-            assert there.downsample == pytest.approx(downsample, rel=1e-12)
+            assert there.downsample == (2**level, 2**level) == expected.info.levels[level].downsample
+            assert (there.width, there.height) == (-(-size[1] // 2**level), -(-size[0] // 2**level))
             region = Region(0, 0, there.width, there.height)
-            mine, its = image.read(level, region), expected.read(k, region)
-            assert (mine.valid is None) == (its.valid is None) == (nodata is None)
+            mine, its = image.read(level, region), expected.read(level, region)
+            assert (mine.valid is None) == (its.valid is None) == (nodata is None and dtype != "float32")
             seen = np.ones(region.size.shape, bool) if mine.valid is None else mine.valid
             assert its.valid is None or np.array_equal(its.valid, seen)
             assert np.array_equal(mine.values[seen], its.values[seen])
             assert np.array_equal(image.read_valid(level, region), mine.valid)
 
 
-@pytest.mark.parametrize(("size", "dtype"), [((770, 1031), "uint8"), ((770, 1030), "float32")])
-def test_what_gdal_averages_in_another_way_is_copied_whole(
-    size: tuple[int, int], dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_FLAT_PIXELS", 10_000)
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_where_sides_are_even_the_levels_are_gdals_averages(nodata: int | None, tmp_path: Path) -> None:
     path = tmp_path / "in.tif"
-    write_tiff(path, bumpy(*size, dtype), tiled=True, blockxsize=256, blockysize=128)
+    write_tiff(path, bumpy(1024, 1536, "uint8"), tiled=True, blockxsize=256, blockysize=128, nodata=nodata)
     copy = converted(path, tmp_path)
-    assert not copy.halved
-    assert_same_picture(ImageRef(path), copy.ref)
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4], Resampling.average)
+    for level in (1, 2):
+        _, mine = copied(copy, level)
+        with rasterio.open(path, overview_level=level - 1) as file:
+            its = np.moveaxis(file.read(), 0, 2)
+        seen = np.ones(mine.values.shape[:2], bool) if mine.valid is None else mine.valid
+        assert np.array_equal(mine.values[seen], its[seen])
 
 
 def test_the_halved_image_is_the_mean_of_valid_pixels() -> None:
@@ -196,13 +210,35 @@ def test_the_halved_image_is_the_mean_of_valid_pixels() -> None:
     assert halved(Pixels(values, None)).values[..., 0].tolist() == [[27, 9], [7, 255]]  # 26.75, 8.5; 7.25, 255
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_halving_is_the_same_in_parts_and_at_odd_sides(
+    dtype: str, share: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(2)
+    values = rng.integers(0, 200, (37, 51, 2)).astype(dtype)
+    valid = None if share is None else rng.random((37, 51)) < share
+    monkeypatch.setattr(raster.pyramid, "_PART", Size(8, 6))
+    found = halved(Pixels(values, valid))
+    seen = np.ones((37, 51), bool) if valid is None else valid
+    for row in range(19):
+        for column in range(26):
+            square = np.s_[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            there = values[square][seen[square]].astype(float)
+            assert found.valid is None or found.valid[row, column] == bool(len(there))
+            if len(there):
+                mean = there.mean(axis=0)
+                wanted = mean if dtype == "float32" else np.floor(mean + 0.5)
+                np.testing.assert_allclose(found.values[row, column], wanted, rtol=1e-6)
+
+
 def test_overviews_average_valid_pixels_only(tmp_path: Path) -> None:
     values = np.zeros((3, 1024, 1024), np.uint8)
     values[:, :, 333:] = 200
     write_tiff(tmp_path / "in.tif", values, nodata=0)
     copy = converted(tmp_path / "in.tif", tmp_path)
     for level in (1, 2):
-        _, pixels = read_all(copy.ref, level)
+        _, pixels = copied(copy, level)
         assert pixels.valid is not None
         assert set(np.unique(pixels.values[pixels.valid])) == {200}
         assert abs(pixels.valid.mean() - (1024 - 333) / 1024) < 2**level / 1024
@@ -210,7 +246,7 @@ def test_overviews_average_valid_pixels_only(tmp_path: Path) -> None:
 
 def test_an_image_without_any_data_has_none_in_the_copy(tmp_path: Path) -> None:
     write_tiff(tmp_path / "in.tif", np.zeros((3, 700, 700), np.uint8), nodata=0)
-    _, pixels = read_all(converted(tmp_path / "in.tif", tmp_path).ref)
+    _, pixels = copied(converted(tmp_path / "in.tif", tmp_path))
     assert pixels.valid is not None
     assert not pixels.valid.any()
 
@@ -223,8 +259,8 @@ def test_what_is_empty_takes_no_space(nodata: int | None, tmp_path: Path) -> Non
     with rasterio.open(tmp_path / "in.tif", "w", **profile, **options, **place) as file:
         file.write(np.full((3, 100, 100), 9, np.uint8), window=Window(5000, 5500, 100, 100))
     copy = converted(tmp_path / "in.tif", tmp_path)
-    assert copy.ref.path.stat().st_size < 60_000
-    assert_same_picture(ImageRef(tmp_path / "in.tif"), copy.ref)
+    assert sum(path.stat().st_size for path in copy.paths) < 60_000
+    assert_same_picture(tmp_path / "in.tif", copy)
 
 
 def damaged_tiff(path: Path, tiles: list[int]) -> None:
@@ -246,8 +282,8 @@ def test_one_damaged_tile_is_handed_on(tmp_path: Path) -> None:
     copy = converted(tmp_path / "in.tif", tmp_path)
     place = Region(5 * 64, 64, 64, 64)
     assert copy.damaged == (place,)
-    assert converted_at(copy.ref.path) == copy
-    _, pixels = read_all(copy.ref)
+    assert converted_at(copy.paths[0]) == copy
+    _, pixels = copied(copy)
     expected = np.random.default_rng(1).integers(0, 255, (3, 768, 768), np.uint8).transpose(1, 2, 0)
     expected[place.slices()] = 0
     assert np.array_equal(pixels.values, expected)
@@ -270,7 +306,7 @@ def test_a_jpeg_that_breaks_off_is_unreadable(tmp_path: Path) -> None:
 
 def test_progress_rises_and_may_stop_the_work(tmp_path: Path) -> None:
     ref = ImageRef(DATA / "slides/CMU-1-Small-Region.svs")
-    info, _ = read_all(ref)
+    info, _ = read_all(ref.path)
     shares: list[float] = []
     convert(ref, info, tmp_path / "copy.tif", shares.append)
     assert shares == sorted(shares)
