@@ -44,13 +44,13 @@ def is_published(bundle: Bundle, config: TrainConfig, recipe: str, output: Path)
     )
 
 
-def publish(bundle: Bundle, config: TrainConfig, recipe: str, output: Path) -> None:
+def publish(bundle: Bundle, config: TrainConfig, recipe: str, output: Path, device: torch.device) -> None:
     """Write `bundle` into `output` with its `recipe`, as YAML, and its scores: its own as it was saved (half precision
     and all), or those that the recipe names, with the curve of adaptive coverage if they have one.
 
-    What is written by hand in `output`'s README stays.
+    Its own are taken on `device`, a GPU with its index. What is written by hand in `output`'s README stays.
     """
-    scores = _own(bundle, config) if config.scores is None else scores_of_others(config.scores)
+    scores = _own(bundle, config, device) if config.scores is None else scores_of_others(config.scores)
     coverage = bundle.card.coverage if config.scores is None else coverage_of_others(config.scores)
     provenance = {**bundle.card.provenance, "scores": scores}
     card = bundle.card.model_copy(update={"provenance": provenance, "coverage": coverage})
@@ -67,9 +67,9 @@ def publish(bundle: Bundle, config: TrainConfig, recipe: str, output: Path) -> N
     )
 
 
-def _own(bundle: Bundle, config: TrainConfig) -> dict[str, Any]:
+def _own(bundle: Bundle, config: TrainConfig, device: torch.device) -> dict[str, Any]:
     policies = list(dict.fromkeys([bundle.card.policy, *_fixed(config)]))
-    predictor = Predictor(bundle, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    predictor = Predictor(bundle, device)
     pairs = find_pairs(config.data, "test")
     return {
         "overlap": _OVERLAP,

@@ -94,7 +94,7 @@ def _bundle_of(config: TrainConfig, name: str, path: Path, plain: bool, place: P
     if config.output is None or place.rank != 0:
         return Trained(name, bundle, {})
     if not is_published(bundle, config, recipe, config.output):
-        publish(bundle, config, recipe, config.output)
+        publish(bundle, config, recipe, config.output, place.device)
     published = load_bundle(config.output)
     return Trained(name, published, published.card.provenance["scores"])
 
