@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from model.device import has_bfloat16
 
 __all__ = ["Place", "placed", "synchronised", "wrapped"]
+
+_PATIENCE = timedelta(days=1)
+"""How long processes wait for each other: the first one measures, fits F_theta and publishes while the others do."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def placed() -> Iterator[Place]:
     if world == 1:
         yield Place(device, half=half)
         return
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
         yield Place(device, rank, world, half)
     finally:

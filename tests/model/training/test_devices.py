@@ -4,12 +4,16 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from model.bundle import load_bundle, load_networks
+from model.training.devices import placed
 from model.training.train import train
 from tests.model.training.recipes import joint_recipe, write_pictures, write_yaml
 
@@ -31,6 +35,18 @@ torch.save(found["nets"].state_dict(), f"{sys.argv[2]}/rank-{found['rank']}.pt")
 
 def column(path: Path) -> list[float]:
     return [float(line.split(",")[1]) for line in path.read_text().splitlines()[1:]]
+
+
+def test_processes_wait_for_what_the_first_one_does_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL would end them after ten minutes, in which the losses of a large data set are not measured."""
+    begun: dict[str, Any] = {}
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **given: begun.update(given))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with placed() as place:
+        assert (place.rank, place.world) == (1, 2)
+    assert begun["timeout"] >= timedelta(days=1)
 
 
 @pytest.mark.slow
