@@ -48,7 +48,8 @@ class Descent:
         self.optimiser.load_state_dict(state["optimiser"])
         if self._mean is not None:
             self._mean.load_state_dict(state["mean"])
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run began without half precision, which may change with the machine
+            self._scaler.load_state_dict(state["scaler"])
 
     def finish(self) -> None:
         """Leave in `nets` what is kept in the end, in evaluation mode."""

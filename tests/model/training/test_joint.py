@@ -20,6 +20,8 @@ from raster.geometry import Region
 from tests.model.training.recipes import PATCH, bundle_card, joint_recipe
 
 CPU = Place(torch.device("cpu"))
+HALF = Place(torch.device("cpu"), half=torch.float16)
+"""Stands for a GPU without bfloat16: the loss is scaled."""
 FOVS = [PATCH, 2 * PATCH]
 
 
@@ -32,12 +34,12 @@ def joint_of(**changes: Any) -> Joint:
     return Joint.model_validate(training)
 
 
-def learner_of(card: BundleCard, joint: Joint, network: nn.Module | None = None) -> JointLearner:
+def learner_of(card: BundleCard, joint: Joint, network: nn.Module | None = None, place: Place = CPU) -> JointLearner:
     torch.manual_seed(0)
     nets = nn.ModuleDict({"network": network or build_network(card.network, 2)})
     if card.foveation is not None:
         nets["foveation"] = FoveationModule.from_card(card.foveation, 3, len(card.fovs))
-    return JointLearner(nets, card, joint, torch.tensor([1.0, 2.0]), CPU)
+    return JointLearner(nets, card, joint, torch.tensor([1.0, 2.0]), place)
 
 
 def minibatch(images: int = 2, locations: int = 3, read: int = 2, side: int = PATCH) -> Minibatch:
@@ -210,6 +212,16 @@ def test_weights_may_be_averaged_over_updates() -> None:
         seen.append(learner.nets["network"].head.weight.detach().clone())
     learner.finish()
     assert torch.allclose(learner.nets["network"].head.weight, (seen[0] + seen[1]) / 4 + seen[2] / 2, atol=1e-6)
+
+
+def test_a_run_goes_on_on_a_machine_of_another_precision() -> None:
+    """Only there is a loss scaled, and only there does its scale have a state."""
+    for begun, resumed in ((CPU, HALF), (HALF, CPU), (HALF, HALF)):
+        first, second = (learner_of(card_of(), joint_of(), place=place) for place in (begun, resumed))
+        first.learn(minibatch(), 0)
+        second.load_state_dict(first.state_dict())
+        assert torch.equal(second.nets["network"].head.weight, first.nets["network"].head.weight)
+        assert second.learn(minibatch(), 1)["loss"] > 0
 
 
 def test_batch_norm_is_synchronised_on_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
