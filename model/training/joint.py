@@ -145,8 +145,11 @@ class JointLearner(Descent):
             chosen = number[:, k].flatten()
             losses.append(self.accumulate(Minibatch(batch.thumbnails, *(v[chosen] for v in batch[1:])), leaf, tau))
             if output is not None and leaf is not None and leaf.grad is not None:
-                summed = leaf.grad.sum(0) if summed is None else summed + leaf.grad.sum(0)
-                torch.autograd.backward(output, self._authors_gradient(leaf.grad, summed, last=k == K - 1))
+                # The scale may change with every step, so what is added up has none.
+                scale = self._scaler.get_scale()
+                gradient = leaf.grad / scale
+                summed = _finite_sum(gradient) if summed is None else summed + _finite_sum(gradient)
+                torch.autograd.backward(output, scale * self._authors_gradient(gradient, summed, last=k == K - 1))
             self._step()
         loss = math.fsum(losses) / K
         self._remember(loss)
@@ -264,6 +267,11 @@ class JointLearner(Descent):
         chosen = torch.bincount(f_LDYX.argmax(dim=1).flatten(), minlength=D) / f_LDYX[:, 0].numel()
         report |= {f"chosen_{d + 1}": float(chosen[d]) for d in range(D)}
         return report | {f"mean_{d + 1}": float(f_LDYX[:, d].mean()) for d in range(D)}
+
+
+def _finite_sum(gradient_LDYX: Tensor) -> Tensor:
+    """(D, Y, X) over the images; 0 where float16 overflowed, whose step is not taken: it would spoil the last one."""
+    return torch.where(gradient_LDYX.isfinite().all(), gradient_LDYX, 0).sum(0)
 
 
 def authors_iteration(update: int, k: int, B: int, K: int, updates: int) -> tuple[int, int]:

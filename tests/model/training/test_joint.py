@@ -1,5 +1,6 @@
 """One update of joint training: the gradients of the whole, whatever the chunks, and what each policy forwards."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,45 @@ def test_a_run_goes_on_on_a_machine_of_another_precision() -> None:
         second.load_state_dict(first.state_dict())
         assert torch.equal(second.nets["network"].head.weight, first.nets["network"].head.weight)
         assert second.learn(minibatch(), 1)["loss"] > 0
+
+
+class Halving:
+    """A loss scaler whose scale is another after every step, as that of float16 may be; `overflows` names steps."""
+
+    def __init__(self, overflows: Sequence[int] = ()) -> None:
+        self._scale, self._steps, self._overflows = 1024.0, 0, overflows
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return loss * (float("inf") if self._steps in self._overflows else self._scale)
+
+    def get_scale(self) -> float:
+        return self._scale
+
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        gradients = [p.grad for group in optimiser.param_groups for p in group["params"]]
+        for gradient in gradients:
+            gradient.div_(self._scale)
+        if all(gradient.isfinite().all() for gradient in gradients):
+            optimiser.step()
+
+    def update(self) -> None:
+        self._scale, self._steps = self._scale / 2, self._steps + 1
+
+
+def test_the_authors_sums_do_not_depend_on_the_scale_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"policy": "gumbel", "update": "parity", "locations": 1, "location_batches": 3}
+    joint = joint_of(**changes, optimiser={"name": "sgd", "learning_rate": 0.1})
+    plain, scaled, spoilt = (learner_of(card_of(), joint) for _ in range(3))
+    monkeypatch.setattr(scaled, "_scaler", Halving())
+    monkeypatch.setattr(spoilt, "_scaler", Halving(overflows=[1]))
+    for learner in (plain, scaled, spoilt):
+        learner.learn(minibatch(), 0)
+    for name, value in plain.nets.state_dict().items():
+        assert torch.allclose(scaled.nets.state_dict()[name], value, rtol=1e-4, atol=1e-6), name
+    last = [learner.nets["foveation"].squeeze.weight for learner in (plain, spoilt)]
+    assert bool(last[1].isfinite().all()) and not torch.allclose(*last)
+    begun = learner_of(card_of(), joint).nets["foveation"].squeeze.weight
+    assert not torch.allclose(last[1], begun)  # the last step was taken
 
 
 def test_batch_norm_is_synchronised_on_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
