@@ -210,15 +210,15 @@ class JointLearner(Descent):
             return torch.full(shape, 1 / shape[1], device=self._place.device), None
         image, row, column = part.at.unbind(dim=1)
         values_ND = leaf_LDYX[image, :, row, column]
-        log_f_ND = values_ND if self._logarithmic else values_ND.log()
+        logs = self._logarithmic
         if joint.policy == "mean":
-            return mean_weights(log_f_ND), None
+            return mean_weights(values_ND, logs=logs), None
         if joint.policy == "mode":
-            return mode_weights(log_f_ND, joint.gradient), None
+            return mode_weights(values_ND, joint.gradient, logs=logs), None
         if joint.policy == "gumbel":
-            return gumbel_weights(log_f_ND, tau=tau, noise_ND=part.noise, hard=joint.hard), None
-        drawn_N = (log_f_ND.detach() + part.noise).argmax(dim=1)
-        return categorical_weights(log_f_ND, drawn_N)
+            return gumbel_weights(values_ND, tau=tau, noise_ND=part.noise, hard=joint.hard), None
+        log_f_ND = values_ND.detach() if logs else values_ND.detach().log()
+        return categorical_weights(values_ND, (log_f_ND + part.noise).argmax(dim=1), logs=logs)
 
     def _input(self, patches_NDCPP: Tensor, weights_ND: Tensor) -> Tensor:
         """What the network sees: the mixed patches, and their mixed scale where the card asks for it."""

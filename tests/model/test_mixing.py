@@ -1,5 +1,8 @@
 """Policies in training: forward values, and the gradients of foveation-method.md, section 5."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +91,44 @@ def test_categorical_gives_the_log_probability_of_the_draw() -> None:
     weights, log_prob = categorical_weights(log_f, torch.tensor([2, 0]))
     assert weights.tolist() == [[0, 0, 1], [1, 0, 0]]
     assert torch.allclose(log_prob, torch.stack([log_f[0, 2], log_f[1, 0]]))
+
+
+@pytest.mark.parametrize(
+    "weights_of",
+    [
+        mean_weights,
+        lambda values, **kind: mode_weights(values, "st", **kind),
+        lambda values, **kind: mode_weights(values, "st_inv", **kind),
+        lambda values, **kind: categorical_weights(values, torch.tensor([1, 0]), **kind)[1][:, None],
+    ],
+)
+def test_probabilities_do_as_well_as_their_logarithms(weights_of: Callable[..., Tensor]) -> None:
+    f = LOGITS.softmax(dim=1)
+    towards = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for logs in (True, False):
+        leaf = f.clone().requires_grad_()
+        weights = weights_of(leaf.log() if logs else leaf, logs=logs)
+        (weights * towards[:, : weights.shape[1]]).sum().backward()
+        assert leaf.grad is not None
+        found.append((weights.detach(), leaf.grad))
+    (weights, gradient), (plain_weights, plain_gradient) = found
+    assert torch.allclose(weights, plain_weights) and torch.allclose(gradient, plain_gradient, rtol=1e-4)
+
+
+@pytest.mark.parametrize("gradient", ["st", "st_inv"])
+def test_a_probability_of_0_spoils_no_gradient(gradient: Literal["st", "st_inv"]) -> None:
+    """A surer F_theta than float32 can tell: log f and then exp would give nan."""
+    for weigh in (
+        lambda f: mean_weights(f, logs=False),
+        lambda f: mode_weights(f, gradient, logs=False),
+        lambda f: categorical_weights(f, torch.tensor([0]), logs=False)[1][:, None],
+    ):
+        logits = torch.tensor([[0.0, -200.0]], requires_grad=True)
+        f = logits.softmax(dim=1)
+        assert f.tolist() == [[1.0, 0.0]]
+        (weigh(f) * torch.tensor([[1.0, 2.0]])).sum().backward()
+        assert logits.grad is not None and bool(logits.grad.isfinite().all())
 
 
 def test_fixed_and_random_weights_carry_no_gradient() -> None:

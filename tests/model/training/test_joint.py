@@ -264,6 +264,16 @@ def test_the_authors_sums_do_not_depend_on_the_scale_of_the_loss(monkeypatch: py
     assert not torch.allclose(last[1], begun)  # the last step was taken
 
 
+@pytest.mark.parametrize("policy", ["mean", "mode", "categorical"])
+def test_the_authors_loop_survives_an_f_theta_that_is_too_sure(policy: str) -> None:
+    """There the probabilities themselves are the leaf; one that underflows to 0 must not make its gradient nan."""
+    learner = learner_of(card_of(), joint_of(policy=policy, update="parity", locations=3))
+    with torch.no_grad():
+        learner.nets["foveation"].norm3.bias[0] += 300
+    learner.learn(minibatch(), 0)
+    assert all(bool(value.isfinite().all()) for value in learner.nets.state_dict().values())
+
+
 def test_batch_norm_is_synchronised_on_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's runs on GPUs only, and there is none here: the device is a stand-in."""
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
