@@ -15,6 +15,7 @@ from model.datasets.layouts import labelling_of
 
 __all__ = [
     "LEARNING",
+    "QUARTERED",
     "Joint",
     "Loss",
     "Optimiser",
@@ -27,6 +28,9 @@ __all__ = [
 
 LEARNING = ("mean", "mode", "gumbel", "categorical")
 """Policies of joint training that train F_theta."""
+
+QUARTERED = ("hrnet_w18", "hrnet_w48", "upernet_resnet50")
+"""Networks of ours whose output is a quarter of the patch's side in training."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -202,6 +206,7 @@ class TrainConfig(Wire):
         except BundleInvalid as error:
             raise ValueError(f"{error.message}: {error.hint}") from error
         self._check_classes()
+        self._check_quarter()
         if self.output and not self.scores and isinstance(self.data, PairsData) and not self.data.test:
             raise ValueError("data.test is empty: there is nothing to score the published bundle on; or give scores")
         return self
@@ -213,6 +218,14 @@ class TrainConfig(Wire):
             raise ValueError(f"augmentation.glass.value {glass.value} is none of the values in bundle.classes: {known}")
         for value in sorted(labelling_of(self.data).values.difference(known)):
             raise ValueError(f"data: labels mean class {value}, which is none of the values in bundle.classes: {known}")
+
+    def _check_quarter(self) -> None:
+        network, side = self.bundle.network, self.bundle.patch_size
+        if network.library == "foveate" and network.architecture in QUARTERED and side % 4:
+            raise ValueError(
+                f"bundle.patch_size {side}: {network.architecture} learns on a quarter of a patch's side, which this "
+                f"has not; choose {side // 4 * 4 or 4} or {side // 4 * 4 + 4}"
+            )
 
     def _check_staged(self, staged: Staged) -> None:
         shares = staged.network.fov_shares

@@ -289,4 +289,6 @@ def output_stride(network: nn.Module, channels: int, side: int) -> int:
     probe = copy.deepcopy(network).train()
     with torch.no_grad():
         output: Tensor = probe(torch.zeros(2, channels, side, side))
-    return side // output.shape[-1]
+    stride, left_over = divmod(side, output.shape[-1])
+    assert not left_over, "the recipe was checked"
+    return stride

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import yaml
 
 from foveate.cli import run
 from foveate.errors import OptionInvalid
+from foveate.schema import NetworkCard
 from model.bundle import load_bundle, load_networks, verify_bundle
 from model.experiment import read_experiment
-from model.training.config import TrainConfig, parse_config
+from model.networks import build
+from model.training.config import QUARTERED, TrainConfig, parse_config
 from model.training.fit_foveation import fit_foveation, foveation_summary
+from model.training.joint import output_stride
 from model.training.measure import Measured
 from model.training.train import train
 from tests.model.training.recipes import joint_recipe, staged_recipe, write_pictures, write_yaml
@@ -260,6 +264,29 @@ def test_a_wrong_recipe_is_refused_by_field(
     section |= change
     with pytest.raises(OptionInvalid, match=re.escape(named)):
         parse_config(entries, "recipe.yaml")
+
+
+@pytest.mark.parametrize("entries", [joint_recipe, staged_recipe])
+def test_a_patch_whose_quarter_is_no_whole_number_is_refused(folder: Path, entries: Callable[..., Any]) -> None:
+    """Labels and output would disagree in size once an update takes both, after all images were looked at."""
+    recipe = entries(folder)
+    recipe["bundle"] |= {"patch_size": 70, "fovs": [70, 140]}
+    recipe["bundle"]["network"]["architecture"] = "hrnet_w18"
+    with pytest.raises(OptionInvalid, match=r"patch_size 70: .* choose 68 or 72"):
+        parse_config(recipe, "recipe.yaml")
+    recipe["bundle"] |= {"patch_size": 72, "fovs": [72, 144]}
+    assert parse_config(recipe, "recipe.yaml")
+    recipe["bundle"] |= {"patch_size": 70, "fovs": [70, 140]}
+    recipe["bundle"]["network"]["architecture"] = "fcn"
+    assert parse_config(recipe, "recipe.yaml")
+
+
+def test_networks_that_learn_on_a_quarter_are_known() -> None:
+    for name in build._OURS:
+        card = NetworkCard(library="foveate", architecture=name, in_channels=3)
+        with torch.device("meta"):
+            stride = output_stride(build.build_network(card, 2), 3, 64)
+        assert stride == (4 if name in QUARTERED else 1), name
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", ""])
