@@ -26,7 +26,7 @@ from model.datasets.pair import Pair
 from model.detail import planned_needs
 from model.evaluation import signals
 from model.evaluation.entries import Entry, Plan
-from model.evaluation.memory import dates_of
+from model.evaluation.memory import arithmetic, dates_of
 from model.evaluation.nodes import Cover, Nodes, forward_nodes
 from model.evaluation.predict import Strip, foveation_step, thumbnail_of
 from model.evaluation.tally import Tally
@@ -166,9 +166,9 @@ def prepare(
 
 
 def nodes_key(predictor: Predictor, pair: Pair, data: Data, overlap: float) -> str:
-    """Names all that an image's nodes depend on; F_theta and what the card says of training are no part of it."""
+    """Names all that an image's nodes depend on, arithmetic too, but not F_theta and what the card says of training."""
     card = predictor.card.model_dump_json(include={"network", "patch_size", "fovs", "mapping", "input"})
-    described = f"{card} {pair} {data.model_dump_json()} {dates_of(pair)} {overlap}"
+    described = f"{card} {pair} {data.model_dump_json()} {dates_of(pair)} {overlap} {arithmetic(predictor)}"
     weights = _digest_of_weights(predictor.bundle.directory, predictor.bundle.sha256)
     return hashlib.sha256(described.encode() + weights).hexdigest()[:24]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from model.datasets.config import Data
@@ -19,14 +20,17 @@ from model.evaluation.predict import Member, Sampling
 from model.evaluation.scores import ImageScore, Wanted
 from model.evaluation.tally import WindowCounts
 from model.metrics import Reliability
+from model.predictor import Predictor
 from raster.geometry import Size
 
-__all__ = ["ScoreMemory", "dates_of", "score_key"]
+__all__ = ["ScoreMemory", "arithmetic", "dates_of", "score_key"]
 
 
 def score_key(members: list[Member], pair: Pair, data: Data, sampling: Sampling, wanted: Wanted) -> str:
-    """A digest of networks, policies, files (by size and time of change), what labels mean, and what is counted."""
+    """A digest of networks, policies, files (by size and time of change), what labels mean, and what is counted; and of
+    the kind of device and its precision, whose scores are other ones."""
     described = {
+        "arithmetic": [arithmetic(member.predictor) for member in members],
         "networks": [(member.predictor.bundle.sha256, member.policy, member.tau) for member in members],
         "files": dates_of(pair),
         "pair": str(pair),
@@ -35,6 +39,11 @@ def score_key(members: list[Member], pair: Pair, data: Data, sampling: Sampling,
         "wanted": asdict(wanted),
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def arithmetic(predictor: Predictor) -> str:
+    """The kind of device that a predictor computes on, and at which precision."""
+    return f"{predictor.device.type} {predictor.half or torch.float32}"
 
 
 def dates_of(pair: Pair) -> list[tuple[str, int, int]]:

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from pydantic import TypeAdapter
 
 from foveate.card import bundle_digest, read_card
@@ -78,18 +79,21 @@ def test_nodes_are_forwarded_again_only_for_what_they_depend_on(folder):
     data = TypeAdapter(Data).validate_python(data_entries(folder))
     [pair] = find_pairs(data, "test")
 
-    def key(name, overlap=0.25, data=data, **changes):
+    def key(name, overlap=0.25, data=data, half=None, **changes):
         bundle = make_rgb_bundle(folder / name, **{**COMMON, **changes})
-        return nodes_key(Predictor(load_bundle(bundle), choose_device("cpu")), pair, data, overlap)
+        predictor = Predictor(load_bundle(bundle), choose_device("cpu"))
+        predictor.half = half
+        return nodes_key(predictor, pair, data, overlap)
 
     first = key("one")
     assert key("without-f-theta", foveation=None, policy="fixed:1") == first
     others = [key("surer", gain=30.0), key("wider", fovs=[*FOVS, 8 * PATCH]), key("one", overlap=0.5)]
     others.append(key("one", data=data.model_copy(update={"bands": [3, 2, 1]})))
+    others.append(key("one", half=torch.bfloat16))  # as on a GPU
     image = pair.images[0]
     os.utime(image, ns=(1, 1))
     others.append(key("one"))
-    assert len({first, *others}) == 6
+    assert len({first, *others}) == 7
 
 
 def test_a_cover_of_the_finest_leaves_forwards_them_once_each(nodes):
