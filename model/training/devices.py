@@ -36,6 +36,10 @@ class Place:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.half)
 
+    def as_in_inference(self) -> AbstractContextManager[None]:
+        """The precision that a network works in at inference: bfloat16 where the GPU has it, never float16."""
+        return self.autocast() if self.half == torch.bfloat16 else nullcontext()
+
     def summed(self, value: Tensor) -> Tensor:
         """`value` added up over all processes."""
         if self.world > 1:

@@ -207,7 +207,7 @@ def _only(places: Sequence[Places]) -> Places:
 def _measured(
     network: nn.Module, places: Places, card: BundleCard, weights_K: Tensor, normalise: Normalise, place: Place
 ) -> Measured:
-    """The loss on the smallest window when the network sees each field of view, exactly as in inference."""
+    """The loss on the smallest window when each field of view is seen; mapped, and as precise, as at inference."""
     side, device, K = card.patch_size, place.device, len(card.classes)
     labels = places.labels.long().to(device)
     losses, confusions, labelled = [], [], torch.zeros(0)
@@ -218,7 +218,9 @@ def _measured(
             losses.append(torch.zeros(0))
             confusions.append(torch.zeros(0, K, K, dtype=torch.int64))
             continue
-        scores = network(with_scale(patches, scales, card.network.scale_channel)).softmax(dim=1)
+        with place.as_in_inference():
+            logits = network(with_scale(patches, scales, card.network.scale_channel))
+        scores = logits.float().softmax(dim=1)
         if fov != side:
             # Twice the sides: the corner is whole even where sides are odd.
             scores = map_exact(

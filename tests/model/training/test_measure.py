@@ -4,15 +4,50 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from model.foveation import FoveationModule
 from model.training.begin import survey
 from model.training.config import TrainConfig
+from model.training.devices import Place
 from model.training.locations import Locations
-from model.training.measure import REACH, HeldOut
+from model.training.measure import REACH, HeldOut, measure
 from model.training.normalise import Normalise
 from raster.geometry import Region
 from tests.model.training.recipes import staged_recipe, write_pictures
+
+
+class Sees(nn.Module):
+    """Keeps the types that it works in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(4, 2, 1)
+        self.types: set[torch.dtype] = set()
+
+    def forward(self, patches: Tensor) -> Tensor:
+        logits: Tensor = self.head(patches)
+        self.types.add(logits.dtype)
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("half", "seen"),
+    [(None, torch.float32), (torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16)],
+)
+def test_losses_are_measured_as_precisely_as_inference_computes(
+    tmp_path: Path, half: torch.dtype | None, seen: torch.dtype
+) -> None:
+    """A CPU stands for the GPUs: with bfloat16 inference takes it, without it float32, whatever training takes."""
+    write_pictures(tmp_path)
+    entries = staged_recipe(tmp_path)
+    entries["training"]["foveation"] |= {"variants": 1, "every": 4}
+    config = TrainConfig.model_validate(entries)
+    network, place = Sees().eval(), Place(torch.device("cpu"), half=half)
+    config.run.mkdir()
+    measured = measure(network, survey(config), config, torch.ones(2), place)
+    assert network.types == {seen}
+    assert measured.losses.dtype == torch.float32 and bool(measured.losses.isfinite().all())
 
 
 @pytest.mark.parametrize("held", ["corner", "image"])
