@@ -6,14 +6,23 @@ Letters: D fields of view, H W thumbnail pixels, C bands.
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.schema import BundleCard
 from model.predictor import Predictor
 from raster.grid import Lattice
 from raster.rows import Rows, bands
 
-__all__ = ["Distribution", "cell_distribution"]
+__all__ = ["Distribution", "cell_distribution", "thumbnail_step"]
+
+_PLAIN_STEP = 8
+"""Thumbnail pixels per patch side without F_theta: tissue masks, and locations in training, are wanted all the same."""
 
 _REACH = 3
 """Rows above and below that F_theta's three 3x3 convolutions see."""
+
+
+def thumbnail_step(card: BundleCard) -> int:
+    """Working pixels per thumbnail pixel, which is a location of F_theta's; an eighth of a patch without F_theta."""
+    return card.foveation.downsample if card.foveation else max(1, card.patch_size // _PLAIN_STEP)
 
 
 class Distribution:

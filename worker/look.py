@@ -8,15 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.schema import BundleCard
-from model.cells import cell_distribution
+from model.cells import cell_distribution, thumbnail_step
 from model.predictor import Predictor
 from raster.geometry import Region, Size
 from raster.grid import Lattice, WorkingGrid
 from raster.rows import RowsOnDisk, bands
 from raster.source import Plane, Source
-
-_PLAIN_STEP = 8
-"""Thumbnail pixels per patch side for bundles without F_theta, which need one for the tissue mask only."""
 
 Step = Callable[[float], None]
 
@@ -35,14 +32,9 @@ class Thumbnail:
     damaged: frozenset[Region]
 
 
-def step_of(card: BundleCard) -> int:
-    """Working pixels per thumbnail pixel."""
-    return card.foveation.downsample if card.foveation else max(1, card.patch_size // _PLAIN_STEP)
-
-
 def take_thumbnail(source: Source, grid: WorkingGrid, card: BundleCard, scratch: Path, report: Step) -> Thumbnail:
     """Read the thumbnail in bands into files under `scratch` (an existing directory)."""
-    step = step_of(card)
+    step = thumbnail_step(card)
     size = Size(-(-grid.size.width // step), -(-grid.size.height // step))
     plane = Plane((grid.ratio[0] * step, grid.ratio[1] * step))
     first = source.read(plane, Region(0, 0, 1, 1))

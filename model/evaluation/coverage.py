@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from foveate.coverage import nests
 from foveate.errors import OptionInvalid
 from model.bundle import load_bundle, load_networks
-from model.cells import Distribution
+from model.cells import Distribution, thumbnail_step
 from model.datasets.config import Data
 from model.datasets.labelled import open_labelled
 from model.datasets.layouts import find_pairs
@@ -28,7 +28,7 @@ from model.evaluation import signals
 from model.evaluation.entries import Entry, Plan
 from model.evaluation.memory import arithmetic, dates_of
 from model.evaluation.nodes import Cover, Nodes, forward_nodes
-from model.evaluation.predict import Strip, foveation_step, thumbnail_of
+from model.evaluation.predict import Strip, thumbnail_of
 from model.evaluation.tally import Tally
 from model.evaluation.wants import Signal, Wants, spent
 from model.predictor import Predictor
@@ -191,7 +191,7 @@ def _prepared(entry: Entry, pair: Pair, predictor: Predictor, plan: Plan, folder
         nodes = forward_nodes(predictor, image, plan.config.overlap, folder, report)
         whole = Region.of(image.size)
         labels = image.labels(whole, whole.size)
-        step = foveation_step(card)
+        step = thumbnail_step(card)
         thumbnail = thumbnail_of(image, step)
         tree = nodes.tree
         planned = {"gradient": planned_needs(tree, thumbnail, None, step, None)}

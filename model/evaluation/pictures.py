@@ -14,12 +14,12 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from foveate.schema import BundleCard, Rgb
+from model.cells import thumbnail_step
 from model.datasets.classes import IGNORE
 from model.datasets.labelled import LabelledImage, open_labelled
 from model.datasets.layouts import find_pairs
 from model.evaluation.entries import Entry
 from model.evaluation.figures import save, style
-from model.evaluation.predict import foveation_step
 from model.evaluation.results import Results
 from model.evaluation.scores import ImageScore, shrink_of
 from model.metrics import foveation_map, normalised_map
@@ -184,7 +184,7 @@ def _covered(entry: Entry, picture: NDArray[Any], values: NDArray[np.float64], s
     height, width = picture.shape[:2]
     if entry.geometry != "lattice":
         return width, height
-    step = foveation_step(entry.card)
+    step = thumbnail_step(entry.card)
     return values.shape[1] * step / shrink, values.shape[0] * step / shrink
 
 

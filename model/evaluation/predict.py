@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from foveate.schema import BundleCard
 from model.aggregate import infer, policy_weights
-from model.cells import Distribution, cell_distribution
+from model.cells import Distribution, cell_distribution, thumbnail_step
 from model.datasets.labelled import LabelledImage
 from model.geometry import Geometry
 from model.lanes import Lanes
@@ -34,7 +34,6 @@ __all__ = [
     "Sampling",
     "Span",
     "Strip",
-    "foveation_step",
     "location_distribution",
     "location_windows",
     "predict_strips",
@@ -50,8 +49,6 @@ _STRIP = 256
 """Rows of a strip."""
 _BAND_BYTES = 128 << 20
 """Open sums of a band of cells, where one row of cells leaves a choice."""
-_PLAIN_STEP = 8
-"""Locations per patch side for networks without F_theta."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +97,6 @@ class Effort:
         total[: len(by_fov)] += by_fov
         total[: len(self.patches_by_fov)] += np.array(self.patches_by_fov, np.int64)
         self.patches_by_fov = total.tolist()
-
-
-def foveation_step(card: BundleCard) -> int:
-    """Working pixels per location of F_theta's grid; an eighth of a patch for networks without F_theta."""
-    return card.foveation.downsample if card.foveation else max(1, card.patch_size // _PLAIN_STEP)
 
 
 def predict_strips(
@@ -179,7 +171,7 @@ def _lattice_strips(member: Member, image: LabelledImage, sampling: Sampling, ef
 
 def _choice(member: Member, image: LabelledImage, lattice: Lattice) -> Choice:
     card = member.predictor.card
-    step = foveation_step(card)
+    step = thumbnail_step(card)
     D, cells = len(lattice.fovs), lattice.rows * lattice.columns
     if card.foveation is None:
         distribution = np.full((D, cells), 1 / D, np.float32)
@@ -259,7 +251,7 @@ class _Uniform(nn.Module):
 def _whole_strips(member: Member, image: LabelledImage, sampling: Sampling, effort: Effort) -> Iterator[Strip]:
     predictor, card = member.predictor, member.predictor.card
     assert sampling.geometry != "lattice"
-    geometry = Geometry(bank=tuple(card.fovs), step=foveation_step(card), kind=sampling.geometry)
+    geometry = Geometry(bank=tuple(card.fovs), step=thumbnail_step(card), kind=sampling.geometry)
     step = sampling.step or card.patch_size
     rules = policy_weights(member.policy, len(card.fovs), card.mapping, tau=member.tau)
     found = infer(
@@ -284,7 +276,7 @@ def _whole_strips(member: Member, image: LabelledImage, sampling: Sampling, effo
 
 def location_distribution(predictor: Predictor, image: LabelledImage, geometry: GeometryName) -> NDArray[np.float32]:
     """(D, Y, X): F_theta's probabilities at every location of its own grid."""
-    step = foveation_step(predictor.card)
+    step = thumbnail_step(predictor.card)
     if geometry == "lattice":
         return Distribution(predictor, thumbnail_of(image, step)).everywhere()
     assert predictor.foveation is not None

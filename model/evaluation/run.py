@@ -11,6 +11,7 @@ import torch
 
 from foveate.errors import OptionInvalid, OutputExists
 from model.bundle import load_bundle, store_coverage
+from model.cells import thumbnail_step
 from model.datasets.labelled import open_labelled
 from model.datasets.layouts import find_pairs, labelling_of
 from model.datasets.pair import Pair
@@ -21,7 +22,7 @@ from model.evaluation.coverage_report import Judged, coverage_json, judge
 from model.evaluation.curve import curve_card
 from model.evaluation.entries import Entry, Plan, read_plan
 from model.evaluation.memory import ScoreMemory, score_key
-from model.evaluation.predict import Member, Sampling, foveation_step
+from model.evaluation.predict import Member, Sampling
 from model.evaluation.report import scores_json, write_report
 from model.evaluation.results import Results, SweepPoint, averaged_classes
 from model.evaluation.scores import EntryScore, ImageScore, Wanted, score_image
@@ -277,7 +278,7 @@ def _gold_step(plan: Plan, fixed: Entry) -> int:
     OptionInvalid where those maps, or the fixed network, lie on different grids.
     """
     judged = [entry for entry in plan.entries if entry.has_map and entry.rivals == fixed.rivals]
-    steps = {foveation_step(entry.card) for entry in judged} or {foveation_step(fixed.card)}
+    steps = {thumbnail_step(entry.card) for entry in judged} or {thumbnail_step(fixed.card)}
     if len(steps) > 1 or {entry.geometry for entry in judged} - {fixed.geometry}:
         raise OptionInvalid(
             f"evaluate.gold: the maps of {', '.join(entry.name for entry in judged)} and the fixed networks lie on "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.errors import OptionInvalid
+from model.cells import thumbnail_step
 from model.datasets.augmentation import Change, draw_change
 from model.datasets.labelled import LabelledImage
 from model.datasets.pair import Pair
@@ -52,11 +53,8 @@ class JointSamples(torch.utils.data.Dataset[Sample]):
     def __init__(self, pairs: Sequence[Pair], sizes: Sequence[Size], config: TrainConfig) -> None:
         assert isinstance(config.training, Joint)
         self._config, self._joint, self._card = config, config.training, config.bundle
-        step = self._card.foveation.downsample if self._card.foveation else self._joint.location_step
-        self.grids = [
-            Locations(self._joint.geometry, size, tuple(self._card.fovs), step or max(1, self._card.patch_size // 8))
-            for size in sizes
-        ]
+        step = self._joint.location_step or thumbnail_step(self._card)
+        self.grids = [Locations(self._joint.geometry, size, tuple(self._card.fovs), step) for size in sizes]
         self._images = OpenImages(pairs, config)
         shared = self._joint.update == "parity"
         self._drawn = self._joint.locations * (self._joint.location_batches if shared else 1)
