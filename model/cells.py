@@ -16,9 +16,6 @@ __all__ = ["Distribution", "cell_distribution", "thumbnail_step"]
 _PLAIN_STEP = 8
 """Thumbnail pixels per patch side without F_theta: tissue masks, and locations in training, are wanted all the same."""
 
-_REACH = 3
-"""Rows above and below that F_theta's three 3x3 convolutions see."""
-
 
 def thumbnail_step(card: BundleCard) -> int:
     """Working pixels per thumbnail pixel, which is a location of F_theta's; an eighth of a patch without F_theta."""
@@ -34,7 +31,8 @@ class Distribution:
 
     def __init__(self, predictor: Predictor, thumbnail_HWC: Rows) -> None:
         """Of a bundle with F_theta."""
-        assert predictor.card.foveation is not None
+        assert predictor.card.foveation is not None and predictor.foveation is not None
+        self._reach = predictor.foveation.reach
         self._predictor, self._thumbnail = predictor, thumbnail_HWC
         self._height = thumbnail_HWC.shape[0]
         self._whole: NDArray[np.float32] | None = None
@@ -46,7 +44,7 @@ class Distribution:
         first, last, _ = rows.indices(self._height)
         if self._whole is not None:
             return self._whole[:, first:last]
-        low, high = max(0, first - _REACH), min(self._height, last + _REACH)
+        low, high = max(0, first - self._reach), min(self._height, last + self._reach)
         return self._of(low, high)[:, first - low : last - low]
 
     def everywhere(self) -> NDArray[np.float32]:

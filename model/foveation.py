@@ -13,7 +13,7 @@ from torch.nn import functional
 from foveate.schema import FoveationCard
 from model.networks.blocks import he_normal_weight
 
-__all__ = ["AUTHORS_NAMES", "Activation", "FoveationModule", "Norm", "from_authors"]
+__all__ = ["AUTHORS_NAMES", "REACH", "Activation", "FoveationModule", "Norm", "from_authors"]
 
 Activation = Literal["relu6", "relu", "leaky_relu"]
 Norm = Literal["bn", "bn1", "instance", "no_normalise"]
@@ -31,8 +31,10 @@ AUTHORS_NAMES = {
 """The layers' names in the authors' checkpoints, and here."""
 
 _NORM_BIAS = 1e-4
-_SIZES = {0: (3, 3), 1: (3, 3), 2: (5, 7)}
-"""Kernel sides of the second and the last convolution, by `deep_fov`."""
+_SIDES = {0: (3, 3, 3), 1: (3, 3, 3, 3, 3), 2: (3, 5, 7)}
+"""Kernel sides of all convolutions, the first one first, by `deep_fov`."""
+REACH = sum(side // 2 for side in _SIDES[0])
+"""`FoveationModule.reach` of every module that a card describes."""
 
 
 class FoveationModule(nn.Module):
@@ -56,16 +58,16 @@ class FoveationModule(nn.Module):
     ) -> None:
         super().__init__()
         width = 8 * n_fovs if hidden is None else hidden
-        second, last = _SIZES[deep_fov]
+        first, second, *extra, last = _SIDES[deep_fov]
         self.log_probabilities = log_probabilities
         self.activation = _activation(activation)
-        self.expand1 = _convolution(in_channels, width, 3)
+        self.expand1 = _convolution(in_channels, width, first)
         self.norm1 = _norm(norm, width) if norm != "no_normalise" else nn.Identity()
         self.expand2 = _convolution(width, width, second)
         everywhere = norm in ("bn", "instance")
         self.norm2 = _norm(norm, width) if everywhere else nn.Identity()
-        self.expand3 = _convolution(width, width, 3) if deep_fov == 1 else None
-        self.expand4 = _convolution(width, width, 3) if deep_fov == 1 else None
+        self.expand3 = _convolution(width, width, extra[0]) if extra else None
+        self.expand4 = _convolution(width, width, extra[1]) if extra else None
         self.squeeze = _convolution(width, n_fovs, last)
         self.norm3 = _norm(norm, n_fovs) if everywhere else nn.Identity()
 
@@ -73,6 +75,12 @@ class FoveationModule(nn.Module):
     def from_card(cls, card: FoveationCard, in_channels: int, n_fovs: int) -> Self:
         """The module that a bundle's card describes, freshly initialised."""
         return cls(in_channels, n_fovs, hidden=card.hidden, activation=card.activation, norm=card.norm)
+
+    @property
+    def reach(self) -> int:
+        """Cells around a location that its output depends on; with instance norm, on all others too."""
+        convolutions = (layer for layer in self.modules() if isinstance(layer, nn.Conv2d))
+        return sum(layer.kernel_size[0] // 2 for layer in convolutions)
 
     def forward(self, image_NCYX: Tensor, inside_N1YX: Tensor | None = None) -> Tensor:
         """`inside_N1YX` (1 in the image, 0 beyond its border) is for parts of an image that reach out of it: what lies

@@ -13,14 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from model.datasets.labelled import LabelledImage
+from model.foveation import REACH
 from model.geometry import Geometry
 from model.resample import area, bilinear
 from raster.geometry import Region, Size
 
 __all__ = ["Locations", "Tile", "draw_tile"]
-
-REACH = 3
-"""Cells around a location that F_theta's three 3x3 convolutions see."""
 
 
 @dataclass(frozen=True)

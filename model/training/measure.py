@@ -37,7 +37,7 @@ __all__ = ["REACH", "HeldOut", "Measured", "check_places", "measure"]
 log = logging.getLogger(__name__)
 
 REACH = 7
-"""Thumbnail pixels around a location that are shown to F_theta in training; its three 3x3 convolutions see 3."""
+"""Thumbnail pixels around a location that are shown to F_theta in training; more than it sees."""
 _BATCH = 8
 _MOST = 4096
 """Locations of a view at most; the held-out part of a slide has far more."""

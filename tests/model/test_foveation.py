@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from foveate.schema import FoveationCard
-from model.foveation import AUTHORS_NAMES, FoveationModule, from_authors
+from model.foveation import AUTHORS_NAMES, REACH, FoveationModule, from_authors
 
 
 def parameters(module: nn.Module) -> int:
@@ -55,6 +55,20 @@ def test_every_variant_gives_a_distribution_of_the_images_size(norm: str, deep_f
     assert torch.allclose(probabilities.sum(dim=1), torch.ones(2, 5, 7))
     module.log_probabilities = True
     assert torch.allclose(module(image), probabilities.log(), atol=1e-6)
+
+
+@pytest.mark.parametrize("deep_fov", [0, 1, 2])
+def test_the_reach_is_what_a_location_depends_on(deep_fov: int) -> None:
+    torch.manual_seed(0)
+    module = FoveationModule(3, 4, activation="leaky_relu", deep_fov=deep_fov).double().eval()  # type: ignore[arg-type]
+    image = torch.randn(1, 3, 21, 21, dtype=torch.float64, requires_grad=True)
+    module(image)[0, 0, 10, 10].backward()
+    assert image.grad is not None
+    rows, columns = image.grad[0].abs().sum(dim=0).nonzero().unbind(dim=1)
+    for places in (rows, columns):
+        assert (10 - int(places.min()), int(places.max()) - 10) == (module.reach, module.reach)
+    if not deep_fov:
+        assert module.reach == REACH
 
 
 def test_the_activations_differ_where_they_should() -> None:
