@@ -3,31 +3,17 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Lock
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from model.predictor import PatchBatch
+from model.shots import Shot, batch_of, cell_shots
 from raster.geometry import Region
 from raster.grid import Block, Lattice, WorkingGrid
 from raster.source import Plane, Reach, Sample, Source
 from worker.placement import Placement
 from worker.plan import EXAMINED, Plan
 
-
-@dataclass(frozen=True)
-class Shot:
-    """One forward of the network: a cell, the fields of view mixed into its patch and their weights."""
-
-    row: int
-    column: int
-    fovs: tuple[int, ...]
-    mix: tuple[float, ...]
-    share: float
-    """Weight against the other forwards of the same cell."""
+__all__ = ["PatchReader", "Shot", "in_groups", "shots"]
 
 
 def shots(plan: Plan, block: Block) -> Iterator[Shot]:
@@ -36,11 +22,8 @@ def shots(plan: Plan, block: Block) -> Iterator[Shot]:
         for column in block.columns:
             if plan.reason[row, column] != EXAMINED:
                 continue
-            fovs = plan.fovs_read(row, column)
-            if plan.weights is not None:
-                yield Shot(row, column, fovs, tuple(plan.weights[:, row, column].tolist()), 1.0)
-            else:
-                yield from (Shot(row, column, (fov,), (1.0,), 1 / len(fovs)) for fov in fovs)
+            weights = None if plan.weights is None else plan.weights[:, row, column]
+            yield from cell_shots(row, column, plan.fovs_read(row, column), weights)
 
 
 def in_groups(several: Iterable[Shot], batch: int) -> Iterator[list[Shot]]:
@@ -79,20 +62,11 @@ class PatchReader:
     def read_loose(self, corner: Region, group: list[Shot], batch: int) -> tuple[PatchBatch, frozenset[Region]]:
         """As `read`, of no block in particular: origins count from the `corner`, and nothing is forgotten."""
         samples = [[self.patch(shot.column, shot.row, fov) for fov in shot.fovs] for shot in group]
-        pixels = np.stack([np.stack([sample.values for sample in fovs]) for fovs in samples])
+        patches = [[sample.values for sample in fovs] for fovs in samples]
         windows = [self.labels(shot) for shot in group]
-        origins = np.array([[window.x - corner.x, window.y - corner.y] for window in windows], np.int64)
+        origins = [(window.x - corner.x, window.y - corner.y) for window in windows]
         damaged = frozenset().union(*(sample.damaged for fovs in samples for sample in fovs))
-        made = PatchBatch(
-            _padded(pixels, batch),
-            _padded(np.array([shot.mix for shot in group], np.float32), batch),
-            _padded(np.array([shot.fovs[0] for shot in group], np.int64), batch),
-            _padded(origins, batch),
-            _padded(np.array([shot.share for shot in group], np.float32), batch),
-            len(group),
-            self.whole,
-        )
-        return made, damaged
+        return batch_of(group, patches, origins, batch, whole=self.whole), damaged
 
     @contextmanager
     def on(self, block: Block) -> Iterator[None]:
@@ -169,10 +143,3 @@ class PatchReader:
 
 def _place(block: Block) -> tuple[int, int]:
     return block.row, block.column
-
-
-def _padded(values: NDArray[Any], length: int) -> NDArray[Any]:
-    """The array with its last row repeated up to `length` rows."""
-    return (
-        values if len(values) == length else np.concatenate([values, np.repeat(values[-1:], length - len(values), 0)])
-    )

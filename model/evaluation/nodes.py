@@ -22,6 +22,7 @@ from model.evaluation.wants import Wants
 from model.lanes import Lanes
 from model.predictor import PatchBatch, Predictor
 from model.refine import change, entropy_wanted, fused_down, refine
+from model.shots import Shot, batch_of
 from model.tree import Node, Tree, make_tree
 from raster.geometry import Region, Size
 
@@ -182,13 +183,7 @@ def _forward_level(
 
 
 def _batch(card: BundleCard, image: LabelledImage, tree: Tree, group: list[Node]) -> PatchBatch:
-    count, side = len(group), Size(card.patch_size, card.patch_size)
-    return PatchBatch(
-        pixels=np.stack([image.pixels(tree.window(node), side) for node in group])[:, None],
-        mix=np.ones((count, 1), np.float32),
-        fov=np.array([node.level for node in group], np.int64),
-        origins=np.zeros((count, 2), np.int64),
-        shares=np.ones(count, np.float32),
-        count=count,
-        whole=True,
-    )
+    side = Size(card.patch_size, card.patch_size)
+    shots = [Shot(node.row, node.column, (node.level,), (1.0,), 1.0) for node in group]
+    patches = [[image.pixels(tree.window(node), side)] for node in group]
+    return batch_of(shots, patches, [(0, 0)] * len(group), whole=True)

@@ -24,6 +24,7 @@ from model.lanes import Lanes
 from model.policy import TAU_END, Choice, choose
 from model.predictor import PatchBatch, Predictor
 from model.resample import low_resolution
+from model.shots import Shot, batch_of, cell_shots
 from raster.geometry import Region, Size
 from raster.grid import Lattice, make_lattice
 
@@ -133,16 +134,6 @@ def _in_steps(strips: Iterator[Strip], height: int) -> Iterator[Strip]:
 # --- lattice ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Shot:
-    """One forward: a cell's window, the fields of view mixed into its patch, and its weight against others there."""
-
-    window: Region
-    fovs: tuple[int, ...]
-    mix: tuple[float, ...]
-    share: float
-
-
 def _lattice_strips(member: Member, image: LabelledImage, sampling: Sampling, effort: Effort) -> Iterator[Strip]:
     predictor, card = member.predictor, member.predictor.card
     lattice = make_lattice(image.size, card.patch_size, tuple(card.fovs), sampling.overlap)
@@ -155,7 +146,7 @@ def _lattice_strips(member: Member, image: LabelledImage, sampling: Sampling, ef
         bottom = min((rows.stop - 1) * lattice.stride + lattice.patch, image.size.height)
         sums = predictor.open_block(Size(image.size.width, bottom - top), lattice.overlap_px)
         groups = _groups(lattice, rows, choice, len(card.fovs), batch)
-        reading = ((group, _batch(card, image, group, top)) for group in groups)
+        reading = ((group, _batch(card, image, lattice, group, top)) for group in groups)
         with Lanes(predictor.device) as lanes:
             for (group, patches), scores in lanes.map(lambda read: predictor.scores(read[1]), reading):
                 predictor.add(sums, patches, scores)
@@ -198,7 +189,7 @@ def _bands(lattice: Lattice, classes: int) -> Iterator[range]:
         yield range(first, min(first + count, lattice.rows))
 
 
-def _groups(lattice: Lattice, rows: range, choice: Choice, D: int, batch: int) -> Iterator[list[_Shot]]:
+def _groups(lattice: Lattice, rows: range, choice: Choice, D: int, batch: int) -> Iterator[list[Shot]]:
     shots = [
         shot for row in rows for column in range(lattice.columns) for shot in _shots(lattice, row, column, choice, D)
     ]
@@ -206,26 +197,20 @@ def _groups(lattice: Lattice, rows: range, choice: Choice, D: int, batch: int) -
         yield shots[start : start + batch]
 
 
-def _shots(lattice: Lattice, row: int, column: int, choice: Choice, D: int) -> Iterator[_Shot]:
-    cell, window = row * lattice.columns + column, lattice.window(column, row)
-    if choice.weights is not None:
-        yield _Shot(window, tuple(range(D)), tuple(choice.weights[cell].tolist()), 1.0)
-        return
-    fovs = range(D) if choice.kind == "ensemble" else (int(choice.index[cell]),)
-    yield from (_Shot(window, (fov,), (1.0,), 1 / len(fovs)) for fov in fovs)
+def _shots(lattice: Lattice, row: int, column: int, choice: Choice, D: int) -> Iterator[Shot]:
+    cell = row * lattice.columns + column
+    fovs = (int(choice.index[cell]),) if choice.kind == "single" else tuple(range(D))
+    return cell_shots(row, column, fovs, None if choice.weights is None else choice.weights[cell])
 
 
-def _batch(card: BundleCard, image: LabelledImage, group: list[_Shot], top: int) -> PatchBatch:
+def _batch(card: BundleCard, image: LabelledImage, lattice: Lattice, group: list[Shot], top: int) -> PatchBatch:
     side = Size(card.patch_size, card.patch_size)
-    pixels = [[image.pixels(_seen(shot.window, card.fovs[fov]), side) for fov in shot.fovs] for shot in group]
-    return PatchBatch(
-        pixels=np.stack([np.stack(fovs) for fovs in pixels]),
-        mix=np.array([shot.mix for shot in group], np.float32),
-        fov=np.array([shot.fovs[0] for shot in group], np.int64),
-        origins=np.array([[shot.window.x, shot.window.y - top] for shot in group], np.int64),
-        shares=np.array([shot.share for shot in group], np.float32),
-        count=len(group),
-    )
+    windows = [lattice.window(shot.column, shot.row) for shot in group]
+    patches = [
+        [image.pixels(_seen(window, card.fovs[fov]), side) for fov in shot.fovs]
+        for shot, window in zip(group, windows, strict=True)
+    ]
+    return batch_of(group, patches, [(window.x, window.y - top) for window in windows])
 
 
 def _seen(window: Region, side: int) -> Region:
