@@ -13,7 +13,7 @@ from torch import Tensor
 from model.resample import bilinear, bilinear_weights
 from raster.geometry import Region
 
-__all__ = ["map_exact", "map_parity"]
+__all__ = ["map_concentric", "map_exact", "map_parity"]
 
 
 def map_exact(output_NKHW: Tensor, seen: Region, smallest: Region) -> Tensor:
@@ -26,6 +26,13 @@ def map_exact(output_NKHW: Tensor, seen: Region, smallest: Region) -> Tensor:
     height, by_row = _weights(rows, smallest.y - seen.y, smallest.height, seen.height, *kind)
     width, by_column = _weights(columns, smallest.x - seen.x, smallest.width, seen.width, *kind)
     return by_row @ output_NKHW[..., height, width] @ by_column.T
+
+
+def map_concentric(output_NKPP: Tensor, seen: int, smallest: int) -> Tensor:
+    """`map_exact` for windows of these sides, in pixels, about one centre."""
+    # Twice the sides, so that the corner is whole even where one is odd and the other even.
+    whole, corner = Region(0, 0, 2 * seen, 2 * seen), seen - smallest
+    return map_exact(output_NKPP, whole, Region(corner, corner, 2 * smallest, 2 * smallest))
 
 
 def map_parity(output_NKHW: Tensor, index: int, bank: Sequence[int], *, stride: int = 1) -> Tensor:

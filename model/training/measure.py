@@ -19,7 +19,7 @@ from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard
 from model.datasets.augmentation import Change, draw_change
 from model.datasets.classes import IGNORE
-from model.mapping import map_exact
+from model.mapping import map_concentric
 from model.training.begin import Survey
 from model.training.checkpoints import Checkpoints
 from model.training.config import Staged, TrainConfig
@@ -222,10 +222,7 @@ def _measured(
             logits = network(with_scale(patches, scales, card.network.scale_channel))
         scores = logits.float().softmax(dim=1)
         if fov != side:
-            # Twice the sides: the corner is whole even where sides are odd.
-            scores = map_exact(
-                scores, Region(0, 0, 2 * fov, 2 * fov), Region(fov - side, fov - side, 2 * side, 2 * side)
-            )
+            scores = map_concentric(scores, fov, side)
         found, share = window_losses(scores, labels, weights_K)
         losses.append(found.cpu())
         confusions.append(_confusions(scores.argmax(dim=1), labels, K).cpu())

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.mapping import map_exact, map_parity
+from model.mapping import map_concentric, map_exact, map_parity
 from raster.geometry import Region
 
 
@@ -42,6 +42,15 @@ def test_every_sample_lands_at_its_own_place(samples: int, Q: int, extra: int, s
     assert torch.allclose(mapped[:, 0], wanted[:, 0].clamp(low, high), atol=1e-3)
     low, high = (seen.y + half, seen.y1 - half)
     assert torch.allclose(mapped[:, 1], wanted[:, 1].clamp(low, high), atol=1e-3)
+
+
+@given(samples=st.integers(4, 40), smallest=st.integers(8, 64), extra=st.integers(0, 200))
+def test_windows_about_one_centre_may_be_odd_in_even_ones(samples: int, smallest: int, extra: int) -> None:
+    seen = smallest + extra
+    mapped = map_concentric(ramp(samples, Region(-seen, -seen, 2 * seen, 2 * seen)), seen, smallest)
+    wanted = ramp(samples, Region(-smallest, -smallest, 2 * smallest, 2 * smallest))
+    limit = seen - seen / samples
+    assert torch.allclose(mapped, wanted.clamp(-limit, limit), atol=1e-3)
 
 
 @pytest.mark.parametrize("index", [1, 2])
