@@ -16,6 +16,7 @@ from torch.nn import functional
 from foveate.errors import CoverageHole
 from model.extract import extract_patches
 from model.geometry import Geometry
+from model.inputs import log_scales, with_scale
 from model.mapping import map_exact, map_parity
 from model.mixing import mix
 from model.policy import TAU_END, choose
@@ -153,11 +154,8 @@ def _scores(
     """Probabilities (N, K, P, P * aspect) of the mixed patches."""
     patches_NDCHW = torch.stack([extract_patches(image_1CHW, grid, location)[:, 0] for location in locations])
     mixed_NCHW = mix(patches_NDCHW, weights_ND)
-    if scale_channel:
-        log_scale_N = weights_ND @ (torch.tensor(grid.bank) / grid.bank[0]).log2().to(weights_ND)
-        plane = log_scale_N[:, None, None, None].expand(-1, 1, *mixed_NCHW.shape[2:])
-        mixed_NCHW = torch.cat([mixed_NCHW, plane], dim=1)
-    logits = network(mixed_NCHW)
+    log_scale_N = weights_ND @ log_scales(grid.bank, grid.bank[0], weights_ND.device).to(weights_ND)
+    logits = network(with_scale(mixed_NCHW, log_scale_N, scale_channel))
     return functional.softmax(bilinear(logits, *grid.patch_shape), dim=1)
 
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from foveate.errors import OptionInvalid
 from model.foveation import FoveationModule
+from model.inputs import Normalise
 from model.networks.build import input_channels
 from model.training.begin import fresh_network, loss_weights, survey
 from model.training.config import Joint, TrainConfig
@@ -13,7 +14,6 @@ from model.training.images import OpenImages
 from model.training.joint import JointLearner, output_stride
 from model.training.loop import Plan, fit
 from model.training.maps import MapPictures
-from model.training.normalise import Normalise
 from model.training.samples import JointSamples, gather
 
 __all__ = ["fit_joint"]

@@ -15,13 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 from foveate.schema import BundleCard
 from model.datasets.classes import IGNORE
 from model.foveation import FoveationModule
+from model.inputs import Normalise, log_scales, with_scale
 from model.mapping import map_exact
 from model.mixing import categorical_weights, gumbel_weights, mean_weights, mix, mode_weights
 from model.training.config import LEARNING, Joint
 from model.training.descent import Descent
 from model.training.devices import Place, wrapped
 from model.training.losses import at_stride, dice_loss, patch_losses
-from model.training.normalise import Normalise
 from model.training.optimise import falling, set_rates, temperature
 from model.training.samples import Sample
 from raster.geometry import Region
@@ -77,7 +77,7 @@ class JointLearner(Descent):
         self._normalise = Normalise(card, place.device)
         single = joint.policy.startswith("fixed:")
         self._fovs = [card.fovs[int(joint.policy[6:]) - 1]] if single else list(card.fovs)
-        self._log_scales = torch.tensor([math.log2(fov / card.patch_size) for fov in self._fovs], device=place.device)
+        self._log_scales = log_scales(self._fovs, card.patch_size, place.device)
         self._baseline: float | None = None
 
     # --- what the loop needs --------------------------------------------------------------------------------------
@@ -222,11 +222,8 @@ class JointLearner(Descent):
 
     def _input(self, patches_NDCPP: Tensor, weights_ND: Tensor) -> Tensor:
         """What the network sees: the mixed patches, and their mixed scale where the card asks for it."""
-        if self._card.network.scale_channel:
-            N, D, _, *shape = patches_NDCPP.shape
-            plane = self._log_scales.view(1, D, 1, 1, 1).expand(N, D, 1, *shape)
-            patches_NDCPP = torch.cat([patches_NDCPP, plane], dim=2)
-        return mix(patches_NDCPP, weights_ND).contiguous(memory_format=torch.channels_last)
+        mixed = mix(patches_NDCPP, weights_ND)
+        return with_scale(mixed, weights_ND @ self._log_scales, self._card.network.scale_channel)
 
     def _mapped(self, logits_NKHW: Tensor, part: Minibatch, weights_ND: Tensor) -> Tensor:
         """Under explicit mapping, the part of each output that shows the smallest window, enlarged."""

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.foveation import FoveationModule
+from model.inputs import Normalise
 from model.training.devices import Place
 from model.training.images import OpenImages
 from model.training.locations import Locations
-from model.training.normalise import Normalise
 from raster.geometry import Region
 
 __all__ = ["MapPictures", "foveation_map"]

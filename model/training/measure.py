@@ -19,6 +19,7 @@ from foveate.errors import OptionInvalid
 from foveate.schema import BundleCard
 from model.datasets.augmentation import Change, draw_change
 from model.datasets.classes import IGNORE
+from model.inputs import Normalise, log_scales, with_scale
 from model.mapping import map_concentric
 from model.training.begin import Survey
 from model.training.checkpoints import Checkpoints
@@ -27,8 +28,6 @@ from model.training.devices import Place
 from model.training.images import OpenImages
 from model.training.locations import Locations
 from model.training.losses import window_losses
-from model.training.normalise import Normalise
-from model.training.staged import with_scale
 from model.training.stream import stream
 from raster.geometry import Region, Size
 
@@ -211,15 +210,15 @@ def _measured(
     side, device, K = card.patch_size, place.device, len(card.classes)
     labels = places.labels.long().to(device)
     losses, confusions, labelled = [], [], torch.zeros(0)
+    log_scales_D = log_scales(card.fovs, side, device)
     for d, fov in enumerate(card.fovs):
         patches = normalise(places.patches[:, d].to(device))
-        scales = torch.full((len(patches),), fov / side, device=device)
         if not len(patches):
             losses.append(torch.zeros(0))
             confusions.append(torch.zeros(0, K, K, dtype=torch.int64))
             continue
         with place.as_in_inference():
-            logits = network(with_scale(patches, scales, card.network.scale_channel))
+            logits = network(with_scale(patches, log_scales_D[d].expand(len(patches)), card.network.scale_channel))
         scores = logits.float().softmax(dim=1)
         if fov != side:
             scores = map_concentric(scores, fov, side)

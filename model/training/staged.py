@@ -5,23 +5,15 @@ from torch import Tensor, nn
 
 from foveate.schema import BundleCard
 from model.datasets.classes import IGNORE
+from model.inputs import Normalise, with_scale
 from model.training.config import NetworkSchedule
 from model.training.descent import Descent
 from model.training.devices import Place, wrapped
 from model.training.losses import at_stride, dice_loss, patch_losses
-from model.training.normalise import Normalise
 from model.training.optimise import falling, set_rates
 from model.training.patches import PatchSample
 
-__all__ = ["StagedLearner", "with_scale"]
-
-
-def with_scale(patches_NCPP: Tensor, scales_N: Tensor, scale_channel: bool) -> Tensor:
-    """The patches as the network takes them: one more channel with log2(f / P) where the card asks for it."""
-    if scale_channel:
-        plane = scales_N.log2()[:, None, None, None].expand(-1, 1, *patches_NCPP.shape[2:])
-        patches_NCPP = torch.cat([patches_NCPP, plane], dim=1)
-    return patches_NCPP.contiguous(memory_format=torch.channels_last)
+__all__ = ["StagedLearner"]
 
 
 class StagedLearner(Descent):
@@ -51,8 +43,9 @@ class StagedLearner(Descent):
         patches = self._normalise(sample.pixels.to(device))
         labels = at_stride(sample.labels, self._stride).long().to(device)
         labelled = self._place.summed((labels != IGNORE).sum()).clamp_min(1) / self._place.world
+        patches = with_scale(patches, sample.scale.log2().to(device), self._card.network.scale_channel)
         with self._place.autocast():
-            logits = self._network(with_scale(patches, sample.scale.to(device), self._card.network.scale_channel))
+            logits = self._network(patches)
         sums_N, _ = patch_losses(logits.float().log_softmax(dim=1), labels, self._weights_K)
         loss = sums_N.sum() / labelled
         if schedule.loss.dice:

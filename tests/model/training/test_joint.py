@@ -113,9 +113,9 @@ def test_it_is_the_gradient_of_the_mean_loss_itself(monkeypatch: pytest.MonkeyPa
 class Sees(nn.Module):
     """Keeps what it is shown."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.head = nn.Conv2d(3, 2, 1)
+        self.head = nn.Conv2d(channels, 2, 1)
         self.shown: list[Tensor] = []
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -137,6 +137,15 @@ def test_baselines_show_what_they_say() -> None:
     drawn = batch.noise.argmax(dim=1)
     assert 0 < drawn.sum() < len(drawn)
     assert torch.allclose(shown["random"], both[torch.arange(len(drawn)), drawn], atol=1e-6)
+
+
+def test_the_scale_is_mixed_as_the_patches_are() -> None:
+    network = {**bundle_card()["network"], "scale_channel": True}
+    for policy, scale in (("average", 0.5), ("fixed:2", 1.0)):
+        sees = Sees(4)
+        card = card_of(foveation=None, policy=policy, network=network)
+        learner_of(card, joint_of(policy=policy), sees).learn(minibatch(read=1 if policy == "fixed:2" else 2), 0)
+        assert torch.allclose(sees.shown[0][:, 3], torch.tensor(scale))
 
 
 def test_explicit_mapping_reads_the_middle_of_the_output() -> None:

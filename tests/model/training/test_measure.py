@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from model.foveation import FoveationModule
+from model.inputs import Normalise
 from model.training.begin import survey
 from model.training.config import TrainConfig
 from model.training.devices import Place
 from model.training.locations import Locations
 from model.training.measure import REACH, HeldOut, measure
-from model.training.normalise import Normalise
 from raster.geometry import Region
 from tests.model.training.recipes import staged_recipe, write_pictures
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from model.datasets.layouts import find_pairs
 from model.foveation import FoveationModule
+from model.inputs import Normalise
 from model.training.config import Joint, TrainConfig
 from model.training.devices import Place
 from model.training.joint import JointLearner, Minibatch
-from model.training.normalise import Normalise
 from model.training.samples import JointSamples, Sample, gather
 from raster.geometry import Size
 from tests.model.training.recipes import bundle_card, joint_recipe
