@@ -1,6 +1,5 @@
 """What is scored: networks with a policy each, and ensembles of them, from an experiment or from a list of bundles."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +16,10 @@ from model.evaluation.config import BundlesFile, EvaluateConfig
 from model.evaluation.predict import GeometryName
 from model.experiment import Experiment, Run, read_experiment
 from model.policy import TAU_END
-from model.training.config import Joint, read_yaml
+from model.training.config import LEARNING, Joint, read_yaml
+from model.training.optimise import temperature
 
 __all__ = ["Entry", "Part", "Plan", "read_plan"]
-
-_TAU_FLOOR = 0.1
-_LEARNT = ("mean", "mode", "gumbel", "categorical")
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class Entry:
     @property
     def has_map(self) -> bool:
         """Whether F_theta decided here, so that its map means something."""
-        return len(self.parts) == 1 and self.card.foveation is not None and self.role in _LEARNT
+        return len(self.parts) == 1 and self.card.foveation is not None and self.role in LEARNING
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ def _finished(run: Run) -> Path | None:
 
 
 def _joint(run: Run, joint: Joint, directory: Path, config: EvaluateConfig) -> Entry:
-    tau = max(_TAU_FLOOR, math.exp(-joint.tau_rate)) if joint.tau == "annealed" else joint.tau
+    tau = temperature(1, 1, joint.tau_rate) if joint.tau == "annealed" else joint.tau
     # Without noise, straight-through Gumbel and a draw from f both read the likeliest field of view.
     hard = joint.policy == "categorical" or (joint.policy == "gumbel" and joint.hard)
     part = Part(directory, "mode" if hard else joint.policy, tau, config.geometry or joint.geometry)
