@@ -191,8 +191,8 @@ def foveation_map(distribution_DYX: NDArray[np.floating], bank: Sequence[int]) -
 
 
 def normalised_map(map_YX: NDArray[np.floating], bank: Sequence[int]) -> NDArray[np.float64]:
-    """0: the smallest field of view, so the highest resolution; 1: the largest. Needs two fields of view."""
-    return (np.asarray(map_YX, np.float64) - bank[0]) / (bank[-1] - bank[0])
+    """0: the smallest field of view, so the highest resolution; 1: the largest (section 11). With one alone: 0."""
+    return (np.asarray(map_YX, np.float64) - bank[0]) / max(bank[-1] - bank[0], 1)
 
 
 def gold_standard(

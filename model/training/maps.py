@@ -11,22 +11,16 @@ from torch import Tensor, nn
 
 from model.foveation import FoveationModule
 from model.inputs import Normalise
+from model.metrics import foveation_map, normalised_map
 from model.training.devices import Place
 from model.training.images import OpenImages
 from model.training.locations import Locations
 from raster.geometry import Region
 
-__all__ = ["MapPictures", "foveation_map"]
+__all__ = ["MapPictures"]
 
 _SIDE = 512
 """Cells of a map that are drawn at most: the middle of a larger one."""
-
-
-def foveation_map(distribution_DYX: NDArray[np.float32], fovs: Sequence[int]) -> NDArray[np.float32]:
-    """(Y, X): the mean field of view of each cell, from 0, the smallest, to 1, the largest (section 11)."""
-    sides = np.asarray(fovs, np.float32)
-    share: NDArray[np.float32] = (sides - sides[0]) / max(sides[-1] - sides[0], 1)
-    return np.tensordot(share, distribution_DYX, axes=1).astype(np.float32)
 
 
 class MapPictures:
@@ -57,7 +51,8 @@ class MapPictures:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         for k, distribution in enumerate(self._distributions(), start=1):
-            colours = colormaps["viridis"](foveation_map(distribution, self._fovs), bytes=True)[..., :3]
+            shares = normalised_map(foveation_map(distribution, self._fovs), self._fovs)
+            colours = colormaps["viridis"](shares, bytes=True)[..., :3]
             image.imsave(self._folder / f"{k}-{step:07d}.png", colours)
             yield f"map/{k}", colours
 
