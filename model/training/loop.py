@@ -14,10 +14,13 @@ from model.training.devices import Place
 from model.training.journal import Journal, telling
 from model.training.stream import loaders_watched, stream
 
-__all__ = ["Learner", "Plan", "fit"]
+__all__ = ["Learner", "Pictures", "Plan", "fit", "no_pictures"]
 
 Sampled = TypeVar("Sampled")
 Taken_contra = TypeVar("Taken_contra", contravariant=True)
+
+Pictures = Callable[[int], Iterable[tuple[str, NDArray[np.uint8]]]]
+"""What is to be shown after so many updates, as names and (H, W, 3) pixels."""
 
 
 class Learner(Protocol[Taken_contra]):
@@ -54,17 +57,20 @@ class Plan(Generic[Sampled]):
             yield [(update, place.rank * share + k) for k in range(share)]
 
 
+def no_pictures(step: int) -> Iterable[tuple[str, NDArray[np.uint8]]]:
+    return ()
+
+
 def fit(
     learner: Learner[Sampled],
     plan: Plan[Sampled],
     config: TrainConfig,
     place: Place,
-    pictures: Callable[[int], Iterable[tuple[str, NDArray[np.uint8]]]] = lambda _: (),
+    pictures: Pictures = no_pictures,
 ) -> None:
     """Train until the plan's end, from the run's checkpoint where there is one.
 
-    A resumed run takes the very updates that an unbroken one would have taken. `pictures` gives what is to be shown
-    after an update, as names and (H, W, 3) pixels. The first process alone writes.
+    A resumed run takes the very updates that an unbroken one would have taken. The first process alone writes.
     """
     checkpoints = Checkpoints(config.run / "checkpoint.pt", config.checkpoint_minutes)
     start = 0
@@ -89,7 +95,7 @@ def _go_on(
     start: int,
     checkpoints: Checkpoints,
     journal: Journal | None,
-    pictures: Callable[[int], Iterable[tuple[str, NDArray[np.uint8]]]],
+    pictures: Pictures,
 ) -> None:
     cuda = place.device.type == "cuda"
     keys = plan.keys(start, place)
