@@ -193,14 +193,11 @@ class TrainConfig(Wire):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if isinstance(self.training, Staged):
-            self._check_staged(self.training)
-        elif self.training.policy.startswith("fixed:") and int(self.training.policy[6:]) > len(self.bundle.fovs):
-            raise ValueError(
-                f"training.policy {self.training.policy}: there are {len(self.bundle.fovs)} fields of view"
-            )
-        if isinstance(self.training, Joint):
-            self._check_joint(self.training)
+        match self.training:
+            case Staged() as staged:
+                self._check_staged(staged)
+            case Joint() as joint:
+                self._check_joint(joint)
         try:
             check_contract(self.bundle, Path("bundle"))
         except BundleInvalid as error:
@@ -242,6 +239,8 @@ class TrainConfig(Wire):
             raise ValueError("training.foveation.margin goes into F_theta's last norm: set bundle.foveation.norm to bn")
 
     def _check_joint(self, joint: Joint) -> None:
+        if joint.policy.startswith("fixed:") and int(joint.policy[6:]) > len(self.bundle.fovs):
+            raise ValueError(f"training.policy {joint.policy}: there are {len(self.bundle.fovs)} fields of view")
         learns = joint.policy in LEARNING
         if learns and self.bundle.foveation is None:
             raise ValueError(f"bundle.foveation is null: there is no F_theta for the policy {joint.policy}")
