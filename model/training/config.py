@@ -19,7 +19,7 @@ __all__ = [
     "Joint",
     "Loss",
     "Optimiser",
-    "Scores",
+    "ScoresOfOthers",
     "Staged",
     "TrainConfig",
     "parse_config",
@@ -160,7 +160,7 @@ class Staged(Wire):
     foveation: FoveationSchedule | None = None
 
 
-class Scores(Wire):
+class ScoresOfOthers(Wire):
     """Where the card's scores come from if the shipped net has learned from all images: nets of the same recipe that
     never saw the images that they were scored on."""
 
@@ -188,7 +188,7 @@ class TrainConfig(Wire):
     """Checkpoints, TensorBoard logs and the bundle so far; the same command goes on where it stopped."""
     output: Path | None = None
     """Where the finished bundle goes; null: it stays in the run, see `foveate models export`."""
-    scores: Scores | None = None
+    scores: ScoresOfOthers | None = None
     """Null: the finished net is scored on `data.test`."""
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from model.training.config import Joint, TrainConfig
 from model.training.devices import Place, synchronised
 from model.training.images import OpenImages
 from model.training.joint import JointLearner, output_stride
-from model.training.loop import Pictures, Plan, fit, no_pictures
+from model.training.loop import Pictures, Updates, fit, no_pictures
 from model.training.maps import MapPictures
 from model.training.samples import JointSamples, gather
 
@@ -44,7 +44,7 @@ def fit_joint(config: TrainConfig, place: Place) -> nn.ModuleDict:
     stride = output_stride(network, input_channels(card.network), card.patch_size)
     nets = nn.ModuleDict({name: synchronised(net, place) for name, net in nets.items()})
     learner = JointLearner(nets, card, joint, loss_weights(joint.loss, found.shares), place, stride)
-    plan = Plan(f"{config.run.parent.name}/{config.run.name}", joint.steps, joint.images, samples, gather)
+    updates = Updates(f"{config.run.parent.name}/{config.run.name}", joint.steps, joint.images, samples, gather)
     pictures: Pictures = no_pictures
     if joint.map_every and place.rank == 0 and card.foveation is not None:
         shown = OpenImages(found.pairs[:_PICTURED], config)
@@ -52,5 +52,5 @@ def fit_joint(config: TrainConfig, place: Place) -> nn.ModuleDict:
         pictures = MapPictures(
             nets["foveation"], shown, samples.grids[:_PICTURED], normalise, config.run / "maps", joint.map_every, place
         )
-    fit(learner, plan, config, place, pictures)
+    fit(learner, updates, config, place, pictures)
     return nets

@@ -12,7 +12,7 @@ from model.training.config import Staged, TrainConfig
 from model.training.devices import Place, synchronised
 from model.training.fit_foveation import fit_foveation, foveation_summary
 from model.training.joint import output_stride
-from model.training.loop import Plan, fit
+from model.training.loop import Updates, fit
 from model.training.margin import favour
 from model.training.measure import HeldOut, check_places, measure
 from model.training.patches import PatchSamples, gather_patches
@@ -43,8 +43,8 @@ def fit_staged(config: TrainConfig, place: Place) -> tuple[nn.ModuleDict, dict[s
     nets = nn.ModuleDict({"network": synchronised(network, place)})
     weights = loss_weights(schedule.loss, found.shares)
     samples = PatchSamples(found.pairs, found.learnable, config)
-    plan = Plan("network", schedule.steps, schedule.batch, samples, gather_patches)
-    fit(StagedLearner(nets, card, schedule, weights, place, stride), plan, config, place)
+    updates = Updates("network", schedule.steps, schedule.batch, samples, gather_patches)
+    fit(StagedLearner(nets, card, schedule, weights, place, stride), updates, config, place)
     if staged.foveation is None or place.rank != 0:
         return nets, {}
     measured = measure(nets["network"], found, config, weights, place)

@@ -14,7 +14,7 @@ from model.training.devices import Place
 from model.training.journal import Journal, telling
 from model.training.stream import loaders_watched, stream
 
-__all__ = ["Learner", "Pictures", "Plan", "fit", "no_pictures"]
+__all__ = ["Learner", "Pictures", "Updates", "fit", "no_pictures"]
 
 Sampled = TypeVar("Sampled")
 Taken_contra = TypeVar("Taken_contra", contravariant=True)
@@ -37,7 +37,7 @@ class Learner(Protocol[Taken_contra]):
         """Leave in the nets what is kept in the end."""
 
 
-class Plan(Generic[Sampled]):
+class Updates(Generic[Sampled]):
     """Which samples each update takes; `slots` of them, shared out among the processes."""
 
     def __init__(
@@ -63,12 +63,12 @@ def no_pictures(step: int) -> Iterable[tuple[str, NDArray[np.uint8]]]:
 
 def fit(
     learner: Learner[Sampled],
-    plan: Plan[Sampled],
+    updates: Updates[Sampled],
     config: TrainConfig,
     place: Place,
     pictures: Pictures = no_pictures,
 ) -> None:
-    """Train until the plan's end, from the run's checkpoint where there is one.
+    """Train until the last of `updates`, from the run's checkpoint where there is one.
 
     A resumed run takes the very updates that an unbroken one would have taken. The first process alone writes.
     """
@@ -77,10 +77,10 @@ def fit(
     if (state := checkpoints.load()) is not None:
         start = state["step"]
         learner.load_state_dict(state["learner"])
-    if start < plan.steps:
-        journal = Journal(config.run, start, plan.steps) if place.rank == 0 else None
+    if start < updates.steps:
+        journal = Journal(config.run, start, updates.steps) if place.rank == 0 else None
         try:
-            _go_on(learner, plan, config, place, start, checkpoints, journal, pictures)
+            _go_on(learner, updates, config, place, start, checkpoints, journal, pictures)
         finally:
             if journal is not None:
                 journal.close()
@@ -89,7 +89,7 @@ def fit(
 
 def _go_on(
     learner: Learner[Sampled],
-    plan: Plan[Sampled],
+    updates: Updates[Sampled],
     config: TrainConfig,
     place: Place,
     start: int,
@@ -98,9 +98,9 @@ def _go_on(
     pictures: Pictures,
 ) -> None:
     cuda = place.device.type == "cuda"
-    keys = plan.keys(start, place)
-    samples = stream(plan.samples, keys, plan.gather, loaders=config.loaders, pin=cuda)
-    with loaders_watched(), telling(plan.name, start, plan.steps) as told:
+    keys = updates.keys(start, place)
+    samples = stream(updates.samples, keys, updates.gather, loaders=config.loaders, pin=cuda)
+    with loaders_watched(), telling(updates.name, start, updates.steps) as told:
         for step, sample in enumerate(samples, start):
             # Dropout is the only chance in an update that does not come with the samples.
             torch.manual_seed(config.seed * 1_000_003 + step * place.world + place.rank)
@@ -111,5 +111,5 @@ def _go_on(
             told.tell(step + 1, report["loss"])
             for name, pixels in pictures(step + 1):
                 journal.picture(name, step + 1, pixels)
-            if checkpoints.due or step + 1 == plan.steps:
+            if checkpoints.due or step + 1 == updates.steps:
                 checkpoints.save({"step": step + 1, "learner": learner.state_dict()})

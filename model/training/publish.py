@@ -14,7 +14,7 @@ from model.datasets.layouts import find_pairs
 from model.evaluation.curve import curve_card
 from model.evaluation.scores import score_bundle
 from model.predictor import Predictor
-from model.training.config import Scores, TrainConfig
+from model.training.config import ScoresOfOthers, TrainConfig
 from model.training.readme import with_scores
 
 __all__ = ["is_published", "publish", "scores_of_others"]
@@ -77,7 +77,7 @@ def _own(bundle: Bundle, config: TrainConfig, device: torch.device) -> dict[str,
     }
 
 
-def scores_of_others(scores: Scores) -> dict[str, Any]:
+def scores_of_others(scores: ScoresOfOthers) -> dict[str, Any]:
     """What an evaluation says of one model, by policy; OptionInvalid where it is not there or not complete."""
     found = _evaluation(scores)
     prefix = f"{scores.model} " if scores.model else ""
@@ -96,7 +96,7 @@ def scores_of_others(scores: Scores) -> dict[str, Any]:
     return {"overlap": found.overlap, "nets": nets, "policies": policies}
 
 
-def coverage_of_others(scores: Scores) -> CoverageCard:
+def coverage_of_others(scores: ScoresOfOthers) -> CoverageCard:
     """The curve that the evaluation measured of the model; without one, dense coverage alone."""
     curves = _evaluation(scores).curves
     rows = curves.get(scores.model) if scores.model else next(iter(curves.values()), None)
@@ -112,7 +112,7 @@ class _Evaluation(NamedTuple):
     curves: dict[str, list[dict[str, Any]]]
 
 
-def _evaluation(scores: Scores) -> _Evaluation:
+def _evaluation(scores: ScoresOfOthers) -> _Evaluation:
     try:
         found = json.loads(scores.evaluation.read_text())
         return _Evaluation(found["models"], found["settings"]["overlap"], found["missing"], found.get("coverage", {}))
