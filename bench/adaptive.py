@@ -24,7 +24,7 @@ from model.evaluation.bootstrap import Draws, draw, interval, mean_iou
 from model.evaluation.config import Bootstrap
 from model.evaluation.coverage import REFINED, CoveredImage, Point, measure_point, pooled, prepare, subjects
 from model.evaluation.coverage_report import label
-from model.evaluation.entries import read_plan
+from model.evaluation.entries import read_scoring
 
 CONFIG = ROOT / "examples" / "method" / "landcover.yaml"
 CACHE = Path(os.environ.get("FOVEATE_BENCH_NODES", Path.home() / ".cache" / "foveate-bench" / "adaptive"))
@@ -39,17 +39,17 @@ Folds = dict[str, list[CoveredImage]]
 
 
 def measure_all(asked: argparse.Namespace) -> Records:
-    plan = read_plan(asked.config)
+    scoring = read_scoring(asked.config)
     train = f"Run `foveate train {asked.config}` until its nets are trained."
-    if not plan.entries:
-        raise SystemExit(f"{asked.config}: no run is finished ({', '.join(plan.missing)}). {train}")
-    name, entries = next(iter(subjects(plan).items()))
+    if not scoring.entries:
+        raise SystemExit(f"{asked.config}: no run is finished ({', '.join(scoring.missing)}). {train}")
+    name, entries = next(iter(subjects(scoring).items()))
     if len(entries) < 2:
         raise SystemExit(
             f"{name}: one fold alone is finished, and its operating point has to come from another. {train}"
         )
-    config = plan.config.bootstrap or Bootstrap()
-    images = prepare(entries, plan, choose_device("cpu"), asked.cache, lambda share: None)
+    config = scoring.config.bootstrap or Bootstrap()
+    images = prepare(entries, scoring, choose_device("cpu"), asked.cache, lambda share: None)
     folds: Folds = {entry.fold: [image for image in images if image.fold == entry.fold] for entry in entries}
     return judged(measure(folds), [image.blocks for images in folds.values() for image in images], config)
 

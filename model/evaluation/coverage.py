@@ -25,7 +25,7 @@ from model.datasets.layouts import find_pairs
 from model.datasets.pair import Pair
 from model.detail import planned_needs
 from model.evaluation import signals
-from model.evaluation.entries import Entry, Plan
+from model.evaluation.entries import Entry, Scoring
 from model.evaluation.memory import arithmetic, dates_of
 from model.evaluation.nodes import Cover, Nodes, forward_nodes
 from model.evaluation.predict import Strip, thumbnail_of
@@ -38,8 +38,8 @@ from raster.geometry import Region
 __all__ = [
     "DETAILS",
     "REFINED",
+    "CoveragePoints",
     "CoveredImage",
-    "Measured",
     "Point",
     "measure",
     "measure_point",
@@ -81,7 +81,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Measured:
+class CoveragePoints:
     """All points of one network; `blocks` of each image, whose confusions follow each other."""
 
     points: list[Point]
@@ -113,11 +113,11 @@ class CoveredImage:
         return -(-size.width // side) * -(-size.height // side)
 
 
-def subjects(plan: Plan) -> dict[str, list[Entry]]:
+def subjects(scoring: Scoring) -> dict[str, list[Entry]]:
     """The networks that can be covered adaptively, by name: one entry a fold."""
-    asked = plan.config.coverage
+    asked = scoring.config.coverage
     found: dict[str, dict[str, Entry]] = {}
-    for entry in plan.entries:
+    for entry in scoring.entries:
         name = entry.name.removesuffix(entry.role).strip() or entry.card.name
         wanted = name in asked if isinstance(asked, list) else asked
         if wanted and len(entry.parts) == 1 and entry.geometry == "lattice" and nests(entry.card):
@@ -130,35 +130,37 @@ def subjects(plan: Plan) -> dict[str, list[Entry]]:
     return {name: list(by_fold.values()) for name, by_fold in found.items()}
 
 
-def measure(entries: Sequence[Entry], plan: Plan, device: torch.device, directory: Path, report: Report) -> Measured:
+def measure(
+    entries: Sequence[Entry], scoring: Scoring, device: torch.device, directory: Path, report: Report
+) -> CoveragePoints:
     """All points of one network over the images of its folds; `directory` as in `prepare`."""
-    images = prepare(entries, plan, device, directory, lambda share: report(0.5 * share))
+    images = prepare(entries, scoring, device, directory, lambda share: report(0.5 * share))
     jobs = list(_jobs(images))
     points = []
     for done, job in enumerate(jobs):
         report(0.5 + 0.5 * done / len(jobs))
         points.append(measure_point(images, *job))
-    return Measured(points, [image.blocks for image in images])
+    return CoveragePoints(points, [image.blocks for image in images])
 
 
 def prepare(
-    entries: Sequence[Entry], plan: Plan, device: torch.device, directory: Path, report: Report
+    entries: Sequence[Entry], scoring: Scoring, device: torch.device, directory: Path, report: Report
 ) -> list[CoveredImage]:
     """The images of one network's folds.
 
     Nodes lie in `directory`, about 5 bytes a class and pixel; what lies there already is not forwarded again.
     """
-    pairs = [(entry, pair) for entry in entries for pair in find_pairs(entry.data, plan.config.split)]
+    pairs = [(entry, pair) for entry in entries for pair in find_pairs(entry.data, scoring.config.split)]
     images: list[CoveredImage] = []
     predictors: dict[Path, Predictor] = {}
     for done, (entry, pair) in enumerate(pairs):
         bundle = entry.parts[0].bundle
         if bundle not in predictors:
             predictors = {bundle: Predictor(load_bundle(bundle), device)}
-        folder = directory / nodes_key(predictors[bundle], pair, entry.data, plan.config.overlap)
+        folder = directory / nodes_key(predictors[bundle], pair, entry.data, scoring.config.overlap)
         images.append(
             _prepared(
-                entry, pair, predictors[bundle], plan, folder,
+                entry, pair, predictors[bundle], scoring, folder,
                 lambda share, done=done: report((done + share) / len(pairs)),  # type: ignore[misc]
             )
         )  # fmt: skip
@@ -185,10 +187,12 @@ def _digest_of_weights(directory: Path, sha256: str) -> bytes:
     return digest.digest()
 
 
-def _prepared(entry: Entry, pair: Pair, predictor: Predictor, plan: Plan, folder: Path, report: Report) -> CoveredImage:
+def _prepared(
+    entry: Entry, pair: Pair, predictor: Predictor, scoring: Scoring, folder: Path, report: Report
+) -> CoveredImage:
     card = predictor.card
     with contextlib.closing(open_labelled(pair, entry.data, card)) as image:
-        nodes = forward_nodes(predictor, image, plan.config.overlap, folder, report)
+        nodes = forward_nodes(predictor, image, scoring.config.overlap, folder, report)
         whole = Region.of(image.size)
         labels = image.labels(whole, whole.size)
         step = thumbnail_step(card)
@@ -206,7 +210,7 @@ def _prepared(entry: Entry, pair: Pair, predictor: Predictor, plan: Plan, folder
             "gradient": Wants(signals.child_gradient(tree, thumbnail, step)),
             "random": Wants(signals.noise(tree, _SEED + 1)),
         }
-    block = plan.config.bootstrap.block if plan.config.bootstrap else None
+    block = scoring.config.bootstrap.block if scoring.config.bootstrap else None
     return CoveredImage(entry.fold, nodes, labels, block, refined, planned)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model.evaluation.bootstrap import draw, interval, mean_iou
 from model.evaluation.config import Bootstrap
-from model.evaluation.coverage import Measured, Point
+from model.evaluation.coverage import CoveragePoints, Point
 from model.evaluation.scores import rounded
 from model.evaluation.tables import Cell, Table
 from model.metrics import ClassCounts
@@ -33,7 +33,7 @@ class Judged:
     """A fixed scale, or a mean of some, that costs no more and is not shown to be worse."""
 
 
-def judge(measured: Measured, over: Sequence[int], config: Bootstrap) -> list[Judged]:
+def judge(measured: CoveragePoints, over: Sequence[int], config: Bootstrap) -> list[Judged]:
     """Every point of a network beside its best fixed scale, which is chosen on the same images."""
     draws = draw(measured.blocks, config)
     scores = [_miou(point, over) for point in measured.points]

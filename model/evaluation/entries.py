@@ -19,7 +19,7 @@ from model.policy import TAU_END
 from model.training.config import LEARNING, Joint, read_yaml
 from model.training.optimise import temperature
 
-__all__ = ["Entry", "Part", "Plan", "read_plan"]
+__all__ = ["Entry", "Part", "Scoring", "read_scoring"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Scoring:
     """All entries, in the order of the tables, and what could not be scored."""
 
     name: str
@@ -80,7 +80,7 @@ class Plan:
     """FOLD/MODEL of runs that are not finished, and ensembles that wait for them."""
 
 
-def read_plan(path: Path) -> Plan:
+def read_scoring(path: Path) -> Scoring:
     """What the file at `path` asks for: an experiment, a plain recipe, or bundles with data.
 
     OptionInvalid names the field that is wrong; BundleUnknown and BundleInvalid the bundle.
@@ -91,7 +91,7 @@ def read_plan(path: Path) -> Plan:
     return _of_experiment(read_experiment(path))
 
 
-def _of_bundles(path: Path, content: Mapping[str, Any]) -> Plan:
+def _of_bundles(path: Path, content: Mapping[str, Any]) -> Scoring:
     try:
         file = BundlesFile.model_validate(content)
     except ValidationError as error:
@@ -103,10 +103,10 @@ def _of_bundles(path: Path, content: Mapping[str, Any]) -> Plan:
         for name, directory in file.bundles.items()
         for entry in _by_policy(name if several else "", "all", directory, file.data, config)
     ]
-    return _with_ensembles(Plan(path.stem, found, config, []), ["all"])
+    return _with_ensembles(Scoring(path.stem, found, config, []), ["all"])
 
 
-def _of_experiment(experiment: Experiment) -> Plan:
+def _of_experiment(experiment: Experiment) -> Scoring:
     found: list[Entry] = []
     missing: list[str] = []
     single = len(experiment.models) == 1
@@ -119,7 +119,7 @@ def _of_experiment(experiment: Experiment) -> Plan:
         else:
             prefix = "" if single else run.model
             found += _by_policy(prefix, run.fold, directory, run.config.data, experiment.evaluate)
-    return _with_ensembles(Plan(experiment.name, found, experiment.evaluate, missing), experiment.folds)
+    return _with_ensembles(Scoring(experiment.name, found, experiment.evaluate, missing), experiment.folds)
 
 
 def _finished(run: Run) -> Path | None:
@@ -167,16 +167,18 @@ def _by_policy(prefix: str, fold: str, directory: Path, data: Data, config: Eval
     ]
 
 
-def _with_ensembles(plan: Plan, folds: list[str]) -> Plan:
-    entries, missing = list(plan.entries), list(plan.missing)
-    for name, models in plan.config.ensembles.items():
+def _with_ensembles(scoring: Scoring, folds: list[str]) -> Scoring:
+    entries, missing = list(scoring.entries), list(scoring.missing)
+    for name, models in scoring.config.ensembles.items():
         for fold in folds:
-            members = [entry for model in models for entry in plan.entries if (entry.name, entry.fold) == (model, fold)]
+            members = [
+                entry for model in models for entry in scoring.entries if (entry.name, entry.fold) == (model, fold)
+            ]
             if len(members) < len(models):
                 missing.append(f"{fold}/{name}")
                 continue
             entries.append(_ensemble(name, members))
-    return replace(plan, entries=entries, missing=missing)
+    return replace(scoring, entries=entries, missing=missing)
 
 
 def _reading(entry: Entry) -> str:

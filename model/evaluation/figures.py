@@ -34,8 +34,8 @@ def plot_all(results: Results, directory: Path) -> list[tuple[str, str]]:
         ("classes.png", "IoU per class (Fig. 4, Tables B.2.x).", _classes, True),
         ("cost.png", "Mean IoU against forwards; lines join the inference resolutions.", _cost, True),
         ("resolutions.png", "Mean IoU against the inference step (Table B.5.1).", _resolutions, bool(results.sweep)),
-        ("curve.png", "Mean IoU against field of view and rate (Fig. 2a).", _curve, results.plan.config.curve),
-        ("reliability.png", "Reliability over 15 bins.", _reliability, results.plan.config.calibration),
+        ("curve.png", "Mean IoU against field of view and rate (Fig. 2a).", _curve, results.scoring.config.curve),
+        ("reliability.png", "Reliability over 15 bins.", _reliability, results.scoring.config.calibration),
     ]
     written = []
     for file, caption, plot, wanted in plots:
@@ -75,7 +75,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 def _scores(results: Results) -> Figure:
     names = results.names[::-1]
     figure, axes = _figure(6.4, 1.2 + _INCH * len(names))
-    paper = PAPER[results.plan.config.paper].iou.rows if results.plan.config.paper else {}
+    paper = PAPER[results.scoring.config.paper].iou.rows if results.scoring.config.paper else {}
     for y, name in enumerate(names):
         mean = 100 * results.mean_iou(name)
         axes.plot(mean, y, "o", color=COLOURS[0], zorder=3)

@@ -40,7 +40,7 @@ def draw_all(results: Results, directory: Path) -> list[tuple[str, str]]:
     for fold, name in _chosen(results):
         with style():
             written += _draw_image(results, fold, name, directory)
-    for entry in results.plan.entries:
+    for entry in results.scoring.entries:
         found = sorted(entry.maps.glob("*.png")) if entry.maps else []
         if found:
             file = f"training_maps_{_safe(entry.fold)}_{_safe(entry.name)}.png"
@@ -59,17 +59,17 @@ def _chosen(results: Results) -> list[tuple[str, str]]:
     """(fold, image) of the first images, taken from the folds in turn."""
     queues = []
     for fold in results.folds:
-        entry = next(entry for entry in results.plan.entries if entry.fold == fold)
+        entry = next(entry for entry in results.scoring.entries if entry.fold == fold)
         queues.append([(fold, image.name) for image in results.scores[entry.name, fold].images])
     turns = [queue[k] for k in range(max(map(len, queues))) for queue in queues if k < len(queue)]
-    return turns[: results.plan.config.maps]
+    return turns[: results.scoring.config.maps]
 
 
 def _draw_image(results: Results, fold: str, name: str, directory: Path) -> list[tuple[str, str]]:
-    entries = [entry for entry in results.plan.entries if entry.fold == fold]
+    entries = [entry for entry in results.scoring.entries if entry.fold == fold]
     scores = {entry.name: _image(results, entry, name) for entry in entries}
     first = entries[0]
-    pair = next(pair for pair in find_pairs(first.data, results.plan.config.split) if pair.name == name)
+    pair = next(pair for pair in find_pairs(first.data, results.scoring.config.split) if pair.name == name)
     with contextlib.closing(open_labelled(pair, first.data, first.card)) as image:
         picture, labels = _shown(image, first.card)
     file = f"examples_{_safe(fold)}_{_safe(name)}.png"
@@ -95,7 +95,7 @@ def _image(results: Results, entry: Entry, name: str) -> ImageScore:
 
 def _gold(results: Results, name: str) -> dict[str, NDArray[np.float64]]:
     """Both gold standards of the image by mIoU, normalised; none where they were not asked for."""
-    for found in results.gold_sets() if results.plan.config.gold else []:
+    for found in results.gold_sets() if results.scoring.config.gold else []:
         if name in found.images:
             gold = found.gold[found.images.index(name)]
             return {rule: normalised_map(gold[rule, "mIoU"], found.bank) for rule in ("weighted", "argmax")}

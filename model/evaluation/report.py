@@ -48,13 +48,13 @@ def write_report(
 
 def scores_json(results: Results, curves: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
     """Everything that was measured, as plain JSON values; shares in 0..1, null where undefined."""
-    plan = results.plan
+    scoring = results.scoring
     return {
-        "name": plan.name,
+        "name": scoring.name,
         "foveate": __version__,
-        "settings": plan.config.model_dump(mode="json"),
+        "settings": scoring.config.model_dump(mode="json"),
         "classes": results.classes,
-        "missing": plan.missing,
+        "missing": scoring.missing,
         "reference": results.reference,
         "models": {name: _model_json(results, name) for name in results.names},
         "coverage": {name: coverage_json(judged) for name, judged in curves.items()},
@@ -94,7 +94,7 @@ def _model_json(results: Results, name: str) -> dict[str, Any]:
     values: dict[str, Any] = {
         "policy": entry.role,
         "geometry": entry.geometry,
-        "bundles": {e.fold: [str(part.bundle) for part in e.parts] for e in results.plan.entries if e.name == name},
+        "bundles": {e.fold: [str(part.bundle) for part in e.parts] for e in results.scoring.entries if e.name == name},
         "miou": rounded(counts.mean_iou(over=results.over)),
         "interval": _interval_json(results.interval(name)),
         "accuracy": rounded(counts.accuracy) if counts.judged else None,
@@ -135,31 +135,31 @@ def _interval_json(span: Interval | None) -> list[float | None] | None:
 
 
 def _opening(results: Results, command: str, device: torch.device) -> str:
-    plan = results.plan
-    first = [next(entry for entry in plan.entries if entry.fold == fold) for fold in results.folds]
+    scoring = results.scoring
+    first = [next(entry for entry in scoring.entries if entry.fold == fold) for fold in results.folds]
     images = [image.name for entry in first for image in results.scores[entry.name, entry.fold].images]
     lines = [
-        f"# Evaluation of {plan.name}",
+        f"# Evaluation of {scoring.name}",
         "",
         f"`{command}`, {datetime.now(UTC).date().isoformat()}, Foveate {__version__}. {machine(device)}.",
         "",
-        f"{len(images)} labelled images of the {plan.config.split} split: {_listed(images)}.",
+        f"{len(images)} labelled images of the {scoring.config.split} split: {_listed(images)}.",
         f"{_sampling(results)} Scores are in percent; measures are pooled over all pixels of the set; ignored pixels "
         "are left out. Seconds are wall time of reading and forwarding.",
     ]
-    if plan.missing:
-        lines += ["", f"**Not scored, because its training is not finished:** {', '.join(plan.missing)}."]
+    if scoring.missing:
+        lines += ["", f"**Not scored, because its training is not finished:** {', '.join(scoring.missing)}."]
     return "\n".join([*lines, ""])
 
 
 def _sampling(results: Results) -> str:
-    geometries = {entry.geometry for entry in results.plan.entries}
-    config = results.plan.config
+    geometries = {entry.geometry for entry in results.scoring.entries}
+    config = results.scoring.config
     spelled = []
     if "lattice" in geometries:
         spelled.append(f"lattice with an overlap of {config.overlap:g}")
     for other in sorted(geometries - {"lattice"}):
-        spelled.append(f"{other} with a step of {_step(results.plan.entries[0], config.step)} px")
+        spelled.append(f"{other} with a step of {_step(results.scoring.entries[0], config.step)} px")
     return f"Geometry: {', '.join(spelled)}."
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import OptionInvalid
 from model.evaluation.bootstrap import Draws, Interval, draw, interval, mean_iou
-from model.evaluation.entries import Entry, Plan
+from model.evaluation.entries import Entry, Scoring
 from model.evaluation.foveation import GoldMaps, gold_maps
 from model.evaluation.scores import EntryScore
 from model.metrics import foveation_map
@@ -47,30 +47,30 @@ class GoldSet:
 class Results:
     """Scores by (entry, fold), and what was measured beside them."""
 
-    plan: Plan
+    scoring: Scoring
     scores: dict[tuple[str, str], EntryScore]
     sweep: list[SweepPoint] = field(default_factory=list)
 
     @property
     def classes(self) -> list[str]:
-        return [entry.name for entry in self.plan.entries[0].card.classes]
+        return [entry.name for entry in self.scoring.entries[0].card.classes]
 
     @property
     def names(self) -> list[str]:
-        return list(dict.fromkeys(entry.name for entry in self.plan.entries))
+        return list(dict.fromkeys(entry.name for entry in self.scoring.entries))
 
     @property
     def folds(self) -> list[str]:
-        return list(dict.fromkeys(entry.fold for entry in self.plan.entries))
+        return list(dict.fromkeys(entry.fold for entry in self.scoring.entries))
 
     @property
     def over(self) -> list[int]:
         """The classes of the class average."""
-        return averaged_classes(self.plan)
+        return averaged_classes(self.scoring)
 
     def entry(self, name: str) -> Entry:
         """The first fold's."""
-        return next(entry for entry in self.plan.entries if entry.name == name)
+        return next(entry for entry in self.scoring.entries if entry.name == name)
 
     def pooled(self, name: str, folds: list[str] | None = None) -> EntryScore:
         """An entry over all folds that it has, or over `folds`."""
@@ -86,14 +86,14 @@ class Results:
     @property
     def reference(self) -> str | None:
         """What the others are compared with: as configured, else the best fixed entry; None where there is none."""
-        if self.plan.config.reference is not None:
-            return self.plan.config.reference
+        if self.scoring.config.reference is not None:
+            return self.scoring.config.reference
         fixed = [name for name in self.names if self.entry(name).is_fixed]
         return max(fixed, key=self.mean_iou, default=None)
 
     def interval(self, name: str) -> Interval | None:
         """Of the mean IoU; None without a bootstrap."""
-        config = self.plan.config.bootstrap
+        config = self.scoring.config.bootstrap
         if config is None:
             return None
         score = self.pooled(name)
@@ -104,7 +104,7 @@ class Results:
         folds = [fold for fold in self.folds_of(name) if fold in self.folds_of(reference)]
         ours, theirs = self.pooled(name, folds), self.pooled(reference, folds)
         gap = ours.counts.mean_iou(over=self.over) - theirs.counts.mean_iou(over=self.over)
-        config = self.plan.config.bootstrap
+        config = self.scoring.config.bootstrap
         if config is None or not folds:
             return gap, None
         draws = self._draws(ours)
@@ -112,8 +112,8 @@ class Results:
         return gap, interval(values[0] - values[1], config.level)
 
     def _draws(self, score: EntryScore) -> Draws:
-        assert self.plan.config.bootstrap is not None
-        return draw([len(image.confusion) for image in score.images], self.plan.config.bootstrap)
+        assert self.scoring.config.bootstrap is not None
+        return draw([len(image.confusion) for image in score.images], self.scoring.config.bootstrap)
 
     def gold_sets(self) -> list[GoldSet]:
         """One for each family and bank of fixed networks that is complete: a network for every field of view.
@@ -121,7 +121,7 @@ class Results:
         Folds are joined.
         """
         found: dict[tuple[str, tuple[int, ...]], GoldSet] = {}
-        for rivals in dict.fromkeys(entry.rivals for entry in self.plan.entries if entry.is_fixed):
+        for rivals in dict.fromkeys(entry.rivals for entry in self.scoring.entries if entry.is_fixed):
             made = self._gold_set(rivals)
             if made is not None:
                 key = rivals[1:]
@@ -130,7 +130,7 @@ class Results:
 
     def _gold_set(self, rivals: tuple[str, str, tuple[int, ...]]) -> GoldSet | None:
         fold, _, bank = rivals
-        here = [entry for entry in self.plan.entries if entry.rivals == rivals]
+        here = [entry for entry in self.scoring.entries if entry.rivals == rivals]
         fixed = {entry.role: self.scores[entry.name, fold].images for entry in here if entry.is_fixed}
         wanted = [f"fixed:{k + 1}" for k in range(len(bank))]
         if len(bank) < 2 or not all(role in fixed for role in wanted):
@@ -150,10 +150,10 @@ class Results:
         return GoldSet(bank, [image.name for image in fixed[wanted[0]]], gold, maps)
 
 
-def averaged_classes(plan: Plan) -> list[int]:
+def averaged_classes(scoring: Scoring) -> list[int]:
     """Indices of the classes in the class average; OptionInvalid where `mean_over` names one that is not there."""
-    names = [entry.name for entry in plan.entries[0].card.classes]
-    wanted = plan.config.mean_over or names
+    names = [entry.name for entry in scoring.entries[0].card.classes]
+    wanted = scoring.config.mean_over or names
     for name in wanted:
         if name not in names:
             raise OptionInvalid(

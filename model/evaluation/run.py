@@ -20,7 +20,7 @@ from model.evaluation.config import Bootstrap, EvaluateConfig
 from model.evaluation.coverage import measure, subjects
 from model.evaluation.coverage_report import Judged, coverage_json, judge
 from model.evaluation.curve import curve_card
-from model.evaluation.entries import Entry, Plan, read_plan
+from model.evaluation.entries import Entry, Scoring, read_scoring
 from model.evaluation.memory import ScoreMemory, score_key
 from model.evaluation.predict import Member, Sampling
 from model.evaluation.report import scores_json, write_report
@@ -80,24 +80,24 @@ def evaluate(
     Raises OutputExists without `overwrite`; OptionInvalid where the file is wrong, nothing is finished, or labels and
     classes do not go together; image and bundle errors as they come.
     """
-    plan = read_plan(path)
-    out = out or Path("evaluation") / plan.name
+    scoring = read_scoring(path)
+    out = out or Path("evaluation") / scoring.name
     if out.exists() and not overwrite:
         raise OutputExists(f"{out} exists", hint="Choose another --out, or replace it with --overwrite.")
-    if not plan.entries:
+    if not scoring.entries:
         raise OptionInvalid(
-            f"{path}: no run is finished ({', '.join(plan.missing)})", hint=f"Run `foveate train {path}` first."
+            f"{path}: no run is finished ({', '.join(scoring.missing)})", hint=f"Run `foveate train {path}` first."
         )
-    _check(plan)
-    covered = subjects(plan) if coverage and plan.config.coverage else {}
+    _check(scoring)
+    covered = subjects(scoring) if coverage and scoring.config.coverage else {}
     if store is not None:
         _check_store(store, covered)
     set_up_heap(KEPT_IN_TRAINING)
-    tasks, chosen = _tasks(plan), choose_device(device)
+    tasks, chosen = _tasks(scoring), choose_device(device)
     partial = out.with_name(out.name + ".partial")
     memory = ScoreMemory(partial / "scores")
     share = 0.5 if covered else 1.0
-    results = _score_all(plan, tasks, chosen, memory, lambda done, message: report(share * done, message))
+    results = _score_all(scoring, tasks, chosen, memory, lambda done, message: report(share * done, message))
     curves = _curves(results, covered, chosen, partial / "coverage", report)
     draft = partial / "report"
     shutil.rmtree(draft, ignore_errors=True)
@@ -110,7 +110,7 @@ def evaluate(
     if store is not None:
         rows = coverage_json(next(iter(curves.values())))
         store_coverage(store, curve_card(rows, load_bundle(store).card.coverage.default))
-    return Evaluation(out, scores_json(results, curves), plan.missing)
+    return Evaluation(out, scores_json(results, curves), scoring.missing)
 
 
 def _check_store(store: Path, covered: dict[str, list[Entry]]) -> None:
@@ -133,12 +133,12 @@ def _curves(
     results: Results, covered: dict[str, list[Entry]], device: torch.device, directory: Path, report: Report
 ) -> dict[str, list[Judged]]:
     """The curves of adaptive coverage by network."""
-    config = results.plan.config.bootstrap or Bootstrap()
+    config = results.scoring.config.bootstrap or Bootstrap()
     found = {}
     for name, entries in covered.items():
         measured = measure(
             entries,
-            results.plan,
+            results.scoring,
             device,
             directory,
             lambda done, name=name: report(0.5 + done / 2, f"coverage of {name}"),  # type: ignore[misc]
@@ -147,28 +147,28 @@ def _curves(
     return found
 
 
-def _check(plan: Plan) -> None:
+def _check(scoring: Scoring) -> None:
     """What can be refused before any work."""
-    averaged_classes(plan)
-    if plan.config.gold:
-        _check_gold(plan)
-    if plan.config.objects and all(labelling_of(entry.data).objects is None for entry in plan.entries):
+    averaged_classes(scoring)
+    if scoring.config.gold:
+        _check_gold(scoring)
+    if scoring.config.objects and all(labelling_of(entry.data).objects is None for entry in scoring.entries):
         raise OptionInvalid(
             "evaluate.objects: the data do not say which class their labels number object by object",
             hint="Name it in data.objects (docs/datasets.md), or set evaluate.objects to false.",
         )
-    names = [entry.name for entry in plan.entries]
-    reference = plan.config.reference
+    names = [entry.name for entry in scoring.entries]
+    reference = scoring.config.reference
     if reference is not None and reference not in names:
-        waits = any(missing.partition("/")[2] == reference for missing in plan.missing)
+        waits = any(missing.partition("/")[2] == reference for missing in scoring.missing)
         raise OptionInvalid(
             f"evaluate.reference: {reference!r} is not {'finished' if waits else 'among the models'}",
             hint=f"Choose one of {', '.join(dict.fromkeys(names))}.",
         )
-    first = plan.entries[0]
-    if plan.config.bootstrap is not None and plan.config.bootstrap.block is not None:
-        _check_blocks(plan)
-    for entry in plan.entries[1:]:
+    first = scoring.entries[0]
+    if scoring.config.bootstrap is not None and scoring.config.bootstrap.block is not None:
+        _check_blocks(scoring)
+    for entry in scoring.entries[1:]:
         if [c.name for c in entry.card.classes] != [c.name for c in first.card.classes]:
             raise OptionInvalid(
                 f"{entry.name} and {first.name} have different classes",
@@ -176,10 +176,10 @@ def _check(plan: Plan) -> None:
             )
 
 
-def _check_blocks(plan: Plan) -> None:
+def _check_blocks(scoring: Scoring) -> None:
     """Blocks are drawn for two models at once, and must be the same ground."""
-    first = plan.entries[0]
-    for entry in plan.entries[1:]:
+    first = scoring.entries[0]
+    for entry in scoring.entries[1:]:
         seen, at_first = entry.card.input.spacing, first.card.input.spacing
         if seen != at_first:
             raise OptionInvalid(
@@ -189,21 +189,23 @@ def _check_blocks(plan: Plan) -> None:
             )
 
 
-def _tasks(plan: Plan) -> list[_Task]:
+def _tasks(scoring: Scoring) -> list[_Task]:
     tasks = []
-    for entry in plan.entries:
-        pairs = find_pairs(entry.data, plan.config.split)
+    for entry in scoring.entries:
+        pairs = find_pairs(entry.data, scoring.config.split)
         if not pairs:
             raise OptionInvalid(
-                f"the data of {entry.fold}/{entry.name} have no {plan.config.split} images",
+                f"the data of {entry.fold}/{entry.name} have no {scoring.config.split} images",
                 hint="Name some in the data, or choose another evaluate.split.",
             )
-        swept = plan.config.resolutions if len(entry.parts) == 1 else []
+        swept = scoring.config.resolutions if len(entry.parts) == 1 else []
         tasks.append(_Task(entry, pairs, (None, *swept)))
     return tasks
 
 
-def _score_all(plan: Plan, tasks: list[_Task], device: torch.device, memory: ScoreMemory, report: Report) -> Results:
+def _score_all(
+    scoring: Scoring, tasks: list[_Task], device: torch.device, memory: ScoreMemory, report: Report
+) -> Results:
     total = sum(sum(task.weights) for task in tasks)
     done = 0.0
     scores: dict[tuple[str, str], EntryScore] = {}
@@ -211,37 +213,37 @@ def _score_all(plan: Plan, tasks: list[_Task], device: torch.device, memory: Sco
     for task in tasks:
         entry = task.entry
         members = [Member(Predictor(load_bundle(part.bundle), device), part.policy, part.tau) for part in entry.parts]
-        configured = _step(entry, plan.config, None)
+        configured = _step(entry, scoring.config, None)
         for share, weight in zip(task.shares, task.weights, strict=True):
             images = []
-            if share is not None and _step(entry, plan.config, share) == configured:
+            if share is not None and _step(entry, scoring.config, share) == configured:
                 # The configured resolution is one of the sweep.
                 images = scores[entry.name, entry.fold].images
             for pair in task.pairs[len(images) :]:
                 report(done / total, f"{entry.fold}/{entry.name}")
-                images.append(_score(plan, entry, pair, members, share, memory))
+                images.append(_score(scoring, entry, pair, members, share, memory))
                 done += weight / len(task.pairs)
             if share is None:
                 scores[entry.name, entry.fold] = EntryScore(images)
             else:
                 swept.setdefault((entry.name, share), []).extend(images)
     report(1.0, "writing the report")
-    results = Results(plan, scores)
+    results = Results(scoring, scores)
     sweep = [
-        SweepPoint(name, share, _step(results.entry(name), plan.config, share), EntryScore(images))
+        SweepPoint(name, share, _step(results.entry(name), scoring.config, share), EntryScore(images))
         for (name, share), images in swept.items()
     ]
     return replace(results, sweep=sweep)
 
 
 def _score(
-    plan: Plan, entry: Entry, pair: Pair, members: list[Member], share: float | None, memory: ScoreMemory
+    scoring: Scoring, entry: Entry, pair: Pair, members: list[Member], share: float | None, memory: ScoreMemory
 ) -> ImageScore:
-    config = plan.config
+    config = scoring.config
     block = config.bootstrap.block if config.bootstrap else None
     wanted = Wanted(
         block=block,
-        windows=_gold_step(plan, entry) if config.gold and entry.is_fixed else None,
+        windows=_gold_step(scoring, entry) if config.gold and entry.is_fixed else None,
         map=entry.has_map,
         objects=config.objects,
     )
@@ -257,27 +259,27 @@ def _score(
     return score
 
 
-def _check_gold(plan: Plan) -> None:
-    fixed = [entry for entry in plan.entries if entry.is_fixed]
+def _check_gold(scoring: Scoring) -> None:
+    fixed = [entry for entry in scoring.entries if entry.is_fixed]
     for entry in fixed:
-        _gold_step(plan, entry)
+        _gold_step(scoring, entry)
     roles: dict[Any, set[str]] = {}
     for entry in fixed:
         roles.setdefault(entry.rivals, set()).add(entry.role)
     complete = [rivals for rivals, found in roles.items() if 1 < len(rivals[-1]) == len(found)]
-    if not complete and not plan.missing:  # what is still to be trained may complete one
+    if not complete and not scoring.missing:  # what is still to be trained may complete one
         raise OptionInvalid(
             "evaluate.gold: no bank of several fields of view has a fixed network for each (fixed:1, fixed:2, …)",
             hint="Train or name those, or set evaluate.gold to false.",
         )
 
 
-def _gold_step(plan: Plan, fixed: Entry) -> int:
+def _gold_step(scoring: Scoring, fixed: Entry) -> int:
     """F_theta's step in the maps that this fixed network helps to judge; its own where there are none.
 
     OptionInvalid where those maps, or the fixed network, lie on different grids.
     """
-    judged = [entry for entry in plan.entries if entry.has_map and entry.rivals == fixed.rivals]
+    judged = [entry for entry in scoring.entries if entry.has_map and entry.rivals == fixed.rivals]
     steps = {thumbnail_step(entry.card) for entry in judged} or {thumbnail_step(fixed.card)}
     if len(steps) > 1 or {entry.geometry for entry in judged} - {fixed.geometry}:
         raise OptionInvalid(

@@ -52,7 +52,7 @@ class Table:
 
 def all_tables(results: Results) -> list[Table]:
     """Every table that the evaluation has numbers for."""
-    config = results.plan.config
+    config = results.scoring.config
     tables = [_scores(results), *_by_class(results), *_differences(results)]
     tables += [_by_fold(results)] if len(results.folds) > 1 else []
     tables += [_by_image(results)]
@@ -66,7 +66,7 @@ def all_tables(results: Results) -> list[Table]:
 
 def paper_tables(results: Results) -> list[Table]:
     """The paper's own tables for the data set that the configuration names."""
-    name = results.plan.config.paper
+    name = results.scoring.config.paper
     if name is None:
         return []
     paper = PAPER[name]
@@ -125,7 +125,7 @@ def _differences(results: Results) -> list[Table]:
         if name != reference:
             gap, span = results.difference(name, reference)
             rows.append((name, _percent(gap), *((_percent(v) for v in span) if span else (None, None))))
-    chosen = results.plan.config.reference is None
+    chosen = results.scoring.config.reference is None
     note = f"{reference} is the best fixed model on these very images, which favours it." if chosen else ""
     return [
         Table(
@@ -165,7 +165,7 @@ def _foveation(results: Results) -> list[Table]:
 def _gold_table(results: Results, gold: GoldSet, number: int) -> Table:
     controls = [*constant_maps(gold.gold, gold.bank)]
     controls += [("random", random_maps(gold.gold, gold.bank, seed=304))]
-    paper = PAPER[results.plan.config.paper].mse if results.plan.config.paper else {}
+    paper = PAPER[results.scoring.config.paper].mse if results.scoring.config.paper else {}
     rows: list[tuple[Cell, ...]] = []
     for name, maps in [*gold.maps.items(), *controls]:
         found = distances(maps, gold.gold, gold.bank)
@@ -272,7 +272,7 @@ def _of_paper(table: PaperTable, number: int, paper: DataSet) -> Table:
 
 
 def _paper_miou(results: Results) -> dict[str, float | None]:
-    name = results.plan.config.paper
+    name = results.scoring.config.paper
     return {} if name is None else {role: row[0] for role, row in PAPER[name].iou.rows.items()}
 
 
@@ -284,12 +284,12 @@ def _absent_note(results: Results) -> str:
 
 
 def _average_note(results: Results) -> str:
-    over = results.plan.config.mean_over
+    over = results.scoring.config.mean_over
     return f"The class average is over {', '.join(over)}." if over else ""
 
 
 def _interval_note(results: Results) -> str:
-    config = results.plan.config.bootstrap
+    config = results.scoring.config.bootstrap
     if config is None:
         return ""
     units = "images" if config.block is None else f"blocks of {config.block} px within each image"

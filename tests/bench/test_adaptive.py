@@ -12,7 +12,7 @@ from bench import adaptive
 from model.device import choose_device
 from model.evaluation.config import Bootstrap
 from model.evaluation.coverage import prepare, subjects
-from model.evaluation.entries import read_plan
+from model.evaluation.entries import read_scoring
 from tests.model.evaluation.scenes import PATCH, data_entries, make_rgb_bundle, write_pair
 
 FOVS = [PATCH, 2 * PATCH, 4 * PATCH]
@@ -36,9 +36,9 @@ def config(tmp_path: Path) -> Path:
 
 def test_points_are_chosen_on_other_folds_and_judged_in_pairs(config: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(adaptive, "DETAILS", (0.35, 0.5))
-    plan = read_plan(config)
-    ((_, entries),) = subjects(plan).items()
-    images = prepare(entries, plan, choose_device("cpu"), tmp_path / "nodes", lambda share: None)
+    scoring = read_scoring(config)
+    ((_, entries),) = subjects(scoring).items()
+    images = prepare(entries, scoring, choose_device("cpu"), tmp_path / "nodes", lambda share: None)
     folds = {name: [replace(image, fold=name)] for name, image in zip("ab", images, strict=True)}
     found = adaptive.measure(folds)
     uses = [use for use, _ in found]
