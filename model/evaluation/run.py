@@ -94,23 +94,40 @@ def evaluate(
         _check_store(store, covered)
     set_up_heap(KEPT_IN_TRAINING)
     tasks, chosen = _tasks(scoring), choose_device(device)
-    partial = out.with_name(out.name + ".partial")
-    memory = ScoreMemory(partial / "scores")
-    share = 0.5 if covered else 1.0
-    results = _score_all(scoring, tasks, chosen, memory, lambda done, message: report(share * done, message))
-    curves = _curves(results, covered, chosen, partial / "coverage", report)
-    draft = partial / "report"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    write_report(results, draft, command or f"foveate evaluate {path}", chosen, curves)
-    if out.exists():
-        shutil.rmtree(out)
-    draft.rename(out)
-    shutil.rmtree(partial)
+    partial, command = out.with_name(out.name + ".partial"), command or f"foveate evaluate {path}"
+    results, curves = _measured(scoring, tasks, covered, chosen, partial, report)
+    _publish(out, partial, lambda draft: write_report(results, draft, command, chosen, curves))
     if store is not None:
         rows = coverage_json(next(iter(curves.values())))
         store_coverage(store, curve_card(rows, load_bundle(store).card.coverage.default))
     return Evaluation(out, scores_json(results, curves), scoring.missing)
+
+
+def _measured(
+    scoring: Scoring,
+    tasks: list[_Task],
+    covered: dict[str, list[Entry]],
+    device: torch.device,
+    partial: Path,
+    report: Report,
+) -> tuple[Results, dict[str, list[Judged]]]:
+    """Scores, and the curves of the networks that are `covered`; what cost time is kept in `partial`."""
+    memory = ScoreMemory(partial / "scores")
+    share = 0.5 if covered else 1.0
+    results = _score_all(scoring, tasks, device, memory, lambda done, message: report(share * done, message))
+    return results, _curves(results, covered, device, partial / "coverage", report)
+
+
+def _publish(out: Path, partial: Path, write: Callable[[Path], None]) -> None:
+    """What `write` puts into an empty directory becomes `out` in one go; then the work in `partial` is gone."""
+    draft = partial / "report"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    write(draft)
+    if out.exists():
+        shutil.rmtree(out)
+    draft.rename(out)
+    shutil.rmtree(partial)
 
 
 def _check_store(store: Path, covered: dict[str, list[Entry]]) -> None:
