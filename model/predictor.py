@@ -22,9 +22,9 @@ from model.device import Ferry, give_back_memory, grown_batch, has_bfloat16, is_
 from model.folding import folded
 from model.fusing import fused
 from model.lanes import threads_of_a_lane
-from model.mapping import map_exact
+from model.mapping import map_concentric
 from model.surgery import keep_in_half
-from raster.geometry import Region, Size
+from raster.geometry import Size
 
 FEW = 4
 """Patches at once that trials begin with, and the most that a CPU is given."""
@@ -237,9 +237,7 @@ class Predictor:
 
     def _narrowed(self, scores_NKPP: Tensor, fov: int) -> Tensor:
         """Explicit mapping: the part that shows the smallest field of view, enlarged; fields of view are concentric."""
-        # Twice the sides, so that the corner is whole even where sides are odd.
-        side, P = self.card.fovs[fov], self.card.patch_size
-        return map_exact(scores_NKPP, Region(0, 0, 2 * side, 2 * side), Region(side - P, side - P, 2 * P, 2 * P))
+        return map_concentric(scores_NKPP, self.card.fovs[fov], self.card.patch_size)
 
 
 def _by_fov(fov: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
