@@ -3,7 +3,6 @@
 Letters: N patches of a batch, M fields of view mixed into one patch, C bands, P patch side, K classes, D bank.
 """
 
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from model.bundle import Bundle, load_networks
 from model.device import Ferry, give_back_memory, grown_batch, has_bfloat16, is_out_of_memory
 from model.folding import folded
 from model.fusing import fused
+from model.inputs import Normalise, log_scales, with_scale
 from model.lanes import threads_of_a_lane
 from model.mapping import map_concentric
 from model.surgery import keep_in_half
@@ -91,10 +91,8 @@ class Predictor:
         self.foveation = None if foveation is None else foveation.to(device)
         self._at_once: int | None = None
         self._trials: dict[tuple[int, int], float] = {}
-        shape = (1, len(card.input.bands), 1, 1)
-        self._mean = (torch.tensor(card.input.mean) * card.input.value_scale).reshape(shape).to(device)
-        self._scale = (1 / (torch.tensor(card.input.std) * card.input.value_scale)).reshape(shape).to(device)
-        self._log_fovs = torch.tensor([math.log2(fov / card.patch_size) for fov in card.fovs], device=device)
+        self._normalise = Normalise(card, device)
+        self._log_fovs = log_scales(card.fovs, card.patch_size, device)
 
     @property
     def few(self) -> int:
@@ -210,17 +208,14 @@ class Predictor:
 
     def normalised(self, pixels: NDArray[Any]) -> Tensor:
         """(1, C, height, width) on the device, as the networks take it, of (height, width, C) in the bundle's dtype."""
-        return self._normalised(torch.from_numpy(pixels).to(self.device)[None].movedim(-1, 1))
-
-    def _normalised(self, values: Tensor) -> Tensor:
-        return (values.float() - self._mean) * self._scale
+        return self._normalise(torch.from_numpy(pixels).to(self.device)[None])
 
     def _mixed(self, patches_NMCPP: Tensor, mix_NM: Tensor) -> Tensor:
         """(N, C, P, P), normalised: the weighted sum of each cell's patches (paper, eq. 2)."""
         if patches_NMCPP.shape[1] == 1:
-            return self._normalised(patches_NMCPP[:, 0])
+            return self._normalise.planes(patches_NMCPP[:, 0])
         mixed = torch.einsum("nmcij,nm->ncij", patches_NMCPP.float(), mix_NM)
-        return self._normalised(mixed)
+        return self._normalise.planes(mixed)
 
     def _log_scale(self, mix_NM: Tensor, fov_N: Tensor) -> Tensor:
         """(N,) log2 of field of view over patch side, for networks with a scale channel; mixed like the patches."""
@@ -228,11 +223,9 @@ class Predictor:
 
     def _scores(self, patches_NCPP: Tensor, log_scale_N: Tensor) -> Tensor:
         """(N, K, P, P) probabilities as the network gives them."""
-        if self.card.network.scale_channel:
-            plane = log_scale_N[:, None, None, None].expand(-1, 1, *patches_NCPP.shape[2:])
-            patches_NCPP = torch.cat([patches_NCPP, plane], dim=1)
+        patches = with_scale(patches_NCPP, log_scale_N, self.card.network.scale_channel)
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
-            logits = self.network(patches_NCPP.contiguous(memory_format=torch.channels_last))
+            logits = self.network(patches)
         return torch.softmax(logits.float(), dim=1)
 
     def _narrowed(self, scores_NKPP: Tensor, fov: int) -> Tensor:
