@@ -31,8 +31,11 @@ __all__ = [
 FINE_SHARE = 2 / 3
 """Of the finer of two predictions where they are fused; the rest is the coarser one's (adaptive-trial.md)."""
 
-Wanted = Callable[[Node, Tensor, Sequence[Node]], list[Candidate]]
-"""How much each of some children of a node asks to be looked at closer, from the scores of the node's own patch."""
+Family = tuple[Node, Tensor, Sequence[Node]]
+"""A node, the scores of its own patch, and the children that may be looked at closer."""
+Wanted = Callable[[Sequence[Family]], list[list[Candidate]]]
+"""How much the children of each family ask to be looked at closer; of all families at once, since what comes from a
+device has to be waited for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,8 @@ def refine(
     current = [_Run(index, node, own, own) for index, (node, own) in enumerate(roots)]
     while current:
         yield from (run.node for run in current)
-        families = [(run, _candidates(tree, run, wanted, matters)) for run in current]
+        asked = [(run.node, run.own, _children(tree, run.node, matters)) for run in current]
+        families = list(zip(current, wanted(asked), strict=True))
         found = _looked_at(tree, families, threshold, forward)
         current = []
         for run, candidates in families:
@@ -80,9 +84,8 @@ def refine(
                     keep(one.node, handed_down(tree, run.node, one.node, run.fused))
 
 
-def _candidates(tree: Tree, run: _Run, wanted: Wanted, matters: Callable[[Node], bool]) -> list[Candidate]:
-    children = [child for child in tree.children(run.node) if matters(child)] if run.node.level else []
-    return wanted(run.node, run.own, children) if children else []
+def _children(tree: Tree, node: Node, matters: Callable[[Node], bool]) -> list[Node]:
+    return [child for child in tree.children(node) if matters(child)] if node.level else []
 
 
 def _looked_at(
@@ -99,13 +102,18 @@ def _looked_at(
     found: dict[Node, _Run] = {}
     while asked := [(root, index) for root, chooser in choosers.items() for index in chooser.next()]:
         scores = forward([under[root][index][1].node for root, index in asked])
+        changes: list[tuple[int, int, Tensor]] = []
         for (root, index), own in zip(asked, scores, strict=True):
             parent, one = under[root][index]
             part, fused = fused_down(tree, parent.node, one.node, parent.fused, own)
             # Only what may be looked at closer needs its own scores any longer: most nodes are of the finest level.
             found[one.node] = _Run(root, one.node, own if one.node.level else fused, fused)
             if one.look is not None:
-                choosers[root].observe(index, change(tree, one.node, part, fused))
+                changes.append((root, index, change(tree, one.node, part, fused)))
+        # One wait for the device a round.
+        values = torch.stack([value for *_, value in changes]).tolist() if changes else []
+        for (root, index, _), value in zip(changes, values, strict=True):
+            choosers[root].observe(index, value)
     return found
 
 
@@ -148,23 +156,30 @@ def fused_down(tree: Tree, parent: Node, child: Node, above_KPP: Tensor, own_KPP
     return part, torch.lerp(part, own_KPP, FINE_SHARE)
 
 
-def change(tree: Tree, node: Node, before_KPP: Tensor, after_KPP: Tensor) -> float:
-    """Mean over the node's square inside the image of the absolute differences, summed over classes."""
+def change(tree: Tree, node: Node, before_KPP: Tensor, after_KPP: Tensor) -> Tensor:
+    """(), mean over the node's square inside the image of the absolute differences, summed over classes."""
     square = _square(tree, node, node)
-    return float((after_KPP[(slice(None), *square)] - before_KPP[(slice(None), *square)]).abs().sum(0).mean())
+    return (after_KPP[(slice(None), *square)] - before_KPP[(slice(None), *square)]).abs().sum(0).mean()
 
 
 def entropy_wanted(tree: Tree) -> Wanted:
     """Mean entropy (nats) of the scores over each child's square inside the image, times the parent's scale."""
 
-    def wanted(node: Node, own_KPP: Tensor, children: Sequence[Node]) -> list[Candidate]:
+    def means(node: Node, own_KPP: Tensor, children: Sequence[Node]) -> list[Tensor]:
+        if not children:
+            return []
         maps = torch.cat([torch.special.entr(own_KPP).sum(0, keepdim=True), own_KPP])
-        means = [maps[(slice(None), *_square(tree, node, child))].mean((1, 2)) for child in children]
-        values = torch.stack(means).cpu().numpy()
-        scale = tree.scales[node.level]
+        return [maps[(slice(None), *_square(tree, node, child))].mean((1, 2)) for child in children]
+
+    def wanted(families: Sequence[Family]) -> list[list[Candidate]]:
+        found = [mean for family in families for mean in means(*family)]
+        values = iter(torch.stack(found).cpu().numpy() if found else ())
         return [
-            Candidate(child, scale * float(entropy), float(entropy), look)
-            for child, entropy, look in zip(children, values[:, 0], values[:, 1:], strict=True)
+            [
+                Candidate(child, tree.scales[node.level] * float(value[0]), float(value[0]), value[1:])
+                for child, value in zip(children, values, strict=False)
+            ]
+            for node, _, children in families
         ]
 
     return wanted

@@ -1,10 +1,12 @@
 """Images of which only some rows are in memory at a time: what is as large as a thumbnail of hundreds of gigapixels."""
 
 import math
+import os
+import tempfile
+import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,36 +31,43 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice, /) -> NDArray[Any]: ...
 
 
-@dataclass(frozen=True)
 class RowsOnDisk:
-    """An array whose rows lie one after the other in a file; read, not mapped: pages of a mapping count as memory."""
+    """An array whose rows lie one after the other in a file without a name under `directory`, gone with the process.
 
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    Read, not mapped: pages of a mapping count as memory. Changes over time: `append` adds the next rows.
+    """
 
-    @classmethod
-    def new(cls, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Self:
-        """Without any rows yet, in place of what was at `path`."""
-        path.write_bytes(b"")
-        return cls(path, shape, dtype)
+    def __init__(self, directory: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Without any rows yet."""
+        self.shape, self.dtype = shape, dtype
+        self._directory = directory
+        with tempfile.TemporaryFile(dir=directory) as file:
+            self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
+        self._end = 0
 
     def append(self, rows: NDArray[Any]) -> None:
         """The next rows, of the array's own type and shape. Raises DiskFull."""
         assert rows.dtype == self.dtype and rows.shape[1:] == self.shape[1:], (rows.dtype, rows.shape)
+        raw = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
         try:
-            with self.path.open("ab") as file:
-                file.write(np.ascontiguousarray(rows).data)
+            while len(raw):
+                count = os.pwrite(self._file, raw.data, self._end)
+                raw, self._end = raw[count:], self._end + count
         except OSError as error:
             if error.errno in NO_ROOM:
-                raise disk_full(self.path, str(error)) from error
+                raise disk_full(self._directory / "the thumbnail", str(error)) from error
             raise
 
     def __getitem__(self, rows: slice, /) -> NDArray[Any]:
         first, last, _ = rows.indices(self.shape[0])
-        row = math.prod(self.shape[1:])
-        values = np.fromfile(self.path, self.dtype, (last - first) * row, offset=first * row * self.dtype.itemsize)
-        return values.reshape(last - first, *self.shape[1:])
+        values = np.empty((last - first, *self.shape[1:]), self.dtype)
+        raw, at = values.reshape(-1).view(np.uint8), first * math.prod(self.shape[1:]) * self.dtype.itemsize
+        while len(raw):  # the system reads some GiB at once at most
+            count = os.preadv(self._file, [raw.data], at)
+            assert count, "rows that were never appended"
+            raw, at = raw[count:], at + count
+        return values
 
 
 def bands(height: int) -> Iterator[slice]:

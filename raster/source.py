@@ -112,7 +112,7 @@ class Source:
     ) -> None:
         self._open_handle = open_handle
         self._convert = convert
-        self._fill = fill
+        self.fill = fill
         aside = None if shelf is None else Shelf[Sample](shelf)
         self._cache: ChunkCache[Sample] = ChunkCache(memory_bytes, lambda sample: sample.nbytes, aside)
         self._local = threading.local()
@@ -128,7 +128,7 @@ class Source:
     @property
     def bands(self) -> int:
         """Of what it reads: the bundle's."""
-        return int(self._fill.size)
+        return int(self.fill.size)
 
     def read(self, plane: Plane, region: Region) -> Sample:
         """The pixels of `region` of `plane`; what lies outside the image is fill, and not valid."""
@@ -296,7 +296,7 @@ class Source:
         values = self._convert(pixels.values)
         if pixels.valid is None:
             return Sample(values, None, frozenset())
-        values = np.where(pixels.valid[..., None], values, self._fill)
+        values = np.where(pixels.valid[..., None], values, self.fill)
         return Sample(values, pixels.valid.astype(np.float32), frozenset())
 
     def _to_l0(self, level: int, region: Region) -> Region:
@@ -314,10 +314,10 @@ class Source:
         """One sample over `region` out of chunks; what no chunk covers is fill, and not valid."""
         if len(chunks) == 1 and chunks[0][0] == region:
             return chunks[0][1]
-        values = np.empty((region.height, region.width, self._fill.size), self._fill.dtype)
+        values = np.empty((region.height, region.width, self.fill.size), self.fill.dtype)
         covered = sum(part.intersection(region).size.area for part, _ in chunks) == region.size.area
         if not covered:
-            values[:] = self._fill
+            values[:] = self.fill
         all_valid = covered and all(sample.valid is None for _, sample in chunks)
         valid = None if all_valid else np.zeros(region.size.shape, np.float32)
         for part, sample in chunks:

@@ -8,7 +8,7 @@ whatever the image's height.
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,9 +290,16 @@ def _picture(job: Job) -> NDArray[np.uint8]:
     scale = max(1.0, max(area.width, area.height) / PICTURE_SIDE)
     size = Size(max(1, round(area.width / scale)), max(1, round(area.height / scale)))
     plane = Plane((area.width / size.width, area.height / size.height), (float(area.x), float(area.y)))
-    values = job.source.read(plane, Region.of(size)).values
-    rgb = values[..., :3] if values.shape[2] >= 3 else np.repeat(values[..., :1], 3, axis=2)
+    rgb = job.source.read(plane, Region.of(size)).values[..., _shown_bands(job.card.input.bands)]
     if rgb.dtype != np.uint8:
         low, high = np.percentile(rgb, (2, 98))
         rgb = ((rgb - low) / max(high - low, 1e-12)).clip(0, 1) * 255
     return rgb.astype(np.uint8)
+
+
+def _shown_bands(names: Sequence[str]) -> list[int]:
+    """Which of a bundle's bands people see as red, green and blue."""
+    natural = ["red", "green", "blue"]
+    if set(natural) <= set(names):
+        return [names.index(name) for name in natural]
+    return [0, 1, 2] if len(names) >= len(natural) else [0, 0, 0]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,24 +24,26 @@ class Thumbnail:
     """The image at `step` working pixels per pixel, antialiased.
 
     `values` (height, width, bands) in the bundle's dtype and `valid` (height, width) float32, the share that is data,
-    lie in files, so memory does not follow the image.
+    lie in files, so memory does not follow the image. What is no data has the colour `fill` (bands,) in the mean.
     """
 
     step: int
     values: RowsOnDisk
     valid: RowsOnDisk
+    fill: NDArray[Any]
     damaged: frozenset[Region]
 
 
 def take_thumbnail(source: Source, grid: WorkingGrid, card: BundleCard, scratch: Path, report: Step) -> Thumbnail:
-    """Read the thumbnail in bands into files under `scratch` (an existing directory)."""
+    """Read the thumbnail in bands into files without names under `scratch`, an existing directory, which attempts may
+    share."""
     step = thumbnail_step(card)
     size = Size(-(-grid.size.width // step), -(-grid.size.height // step))
     plane = Plane((grid.ratio[0] * step, grid.ratio[1] * step))
     first = source.read(plane, Region(0, 0, 1, 1))
     count = first.values.shape[2]
-    values = RowsOnDisk.new(scratch / "thumbnail.values", (*size.shape, count), first.values.dtype)
-    valid = RowsOnDisk.new(scratch / "thumbnail.valid", size.shape, np.dtype(np.float32))
+    values = RowsOnDisk(scratch, (*size.shape, count), first.values.dtype)
+    valid = RowsOnDisk(scratch, size.shape, np.dtype(np.float32))
     damaged: set[Region] = set()
     for rows in bands(size.height):
         height = rows.stop - rows.start
@@ -53,7 +56,7 @@ def take_thumbnail(source: Source, grid: WorkingGrid, card: BundleCard, scratch:
         values.append(band)
         valid.append(there)
         report(rows.stop / size.height)
-    return Thumbnail(step, values, valid, frozenset(damaged))
+    return Thumbnail(step, values, valid, source.fill, frozenset(damaged))
 
 
 def distribution(predictor: Predictor, thumbnail: Thumbnail, lattice: Lattice) -> NDArray[np.float32]:

@@ -119,7 +119,7 @@ def tissue_in(thumbnail: Thumbnail) -> Tissue | None:
     """Where there may be tissue; None where the colours cannot tell."""
     if thumbnail.values.shape[2] != 3 or thumbnail.values.dtype != np.uint8:
         return None
-    return Tissue(thumbnail.values, thumbnail.valid)
+    return Tissue(thumbnail.values, thumbnail.valid, thumbnail.fill)
 
 
 def any_under(mask: Rows, lattice: Lattice, step: int) -> NDArray[np.bool_]:

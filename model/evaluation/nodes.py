@@ -4,7 +4,7 @@ Letters: K classes, P patch side, H W pixels.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from model.evaluation.predict import Strip
 from model.evaluation.wants import Wants
 from model.lanes import Lanes
 from model.predictor import PatchBatch, Predictor
-from model.refine import change, entropy_wanted, fused_down, refine
+from model.refine import Family, change, entropy_wanted, fused_down, refine
 from model.shots import Shot, batch_of
 from model.tree import Node, Tree, make_tree
 from raster.geometry import Region, Size
@@ -60,13 +60,13 @@ class Nodes:
             node, fused = current.pop()
             own = self.of(node)
             above = own if fused is None else fused
-            for one in wanted(node, own, list(tree.children(node))):
+            for one in wanted([(node, own, list(tree.children(node)))])[0]:
                 assert one.look is not None, "entropy is learnt from"
                 child = one.node
                 part, finer = fused_down(tree, node, child, above, self.of(child))
                 at = child.row, child.column
                 needs[child.level][at], looks[child.level][at] = one.need, one.look
-                changes[child.level][at] = change(tree, child, part, finer)
+                changes[child.level][at] = float(change(tree, child, part, finer))
                 if child.level:
                     current.append((child, finer))
         return Wants(needs, looks, changes)
@@ -95,8 +95,8 @@ class Cover:
         """Refined coverage, where `wants` says what a node asks to be looked at."""
         tree = self._nodes.tree
 
-        def wanted(node: Node, own_KPP: Tensor, children: Iterable[Node]) -> list[Candidate]:
-            return [wants.candidate(tree, child) for child in children]
+        def wanted(families: Sequence[Family]) -> list[list[Candidate]]:
+            return [[wants.candidate(tree, child) for child in children] for _, _, children in families]
 
         def kept(root: Node) -> Iterator[tuple[Node, Tensor]]:
             found: list[tuple[Node, Tensor]] = []

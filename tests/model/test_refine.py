@@ -35,8 +35,11 @@ def stitched(tree, leaves):
 def refined(tree, forward, need, threshold, matters=lambda node: True):
     """By a plain need, of which nothing is learnt."""
 
-    def wanted(node, own, children):
-        return [Candidate(*pair) for pair in zip(children, need(node, own, children), strict=True)]
+    def wanted(families):
+        return [
+            [Candidate(*pair) for pair in zip(children, need(node, own, children), strict=True)]
+            for node, own, children in families
+        ]
 
     return refined_by(tree, forward, wanted, threshold, matters)
 
@@ -147,7 +150,7 @@ def test_children_are_decided_one_by_one_and_the_rest_keeps_the_parent():
 
 
 def needs_of(tree, node, own):
-    return [one.need for one in entropy_wanted(tree)(node, own, list(tree.children(node)))]
+    return [one.need for one in entropy_wanted(tree)([(node, own, list(tree.children(node)))])[0]]
 
 
 def test_need_is_entropy_times_scale_where_the_prediction_wavers():
@@ -155,7 +158,7 @@ def test_need_is_entropy_times_scale_where_the_prediction_wavers():
     own = torch.tensor([1.0, 0.0, 0.0])[:, None, None].repeat(1, 32, 32)
     own[:, :16, 16:] = 1 / 3
     assert needs_of(tree, Node(1, 0, 0), own) == pytest.approx([0, 2 * np.log(3), 0, 0])
-    looks = [one.look for one in entropy_wanted(tree)(Node(1, 0, 0), own, list(tree.children(Node(1, 0, 0))))]
+    looks = [one.look for one in entropy_wanted(tree)([(Node(1, 0, 0), own, list(tree.children(Node(1, 0, 0))))])[0]]
     assert np.allclose(looks[0], [1, 0, 0])
     assert np.allclose(looks[1], 1 / 3)
     # Of a child at the border only what lies inside the image counts.

@@ -221,6 +221,24 @@ def test_a_coarse_mask_lies_on_its_pixels_and_tells_their_area(tmp_path, m, spac
     assert abs(int(drawn[400:700].argmax()) + 400 - 511) <= 2
 
 
+@pytest.mark.parametrize("order", ["red green blue", "blue green red", "nir red green blue"])
+def test_the_overlay_has_peoples_colours_whatever_the_bundles_order(tmp_path, order):
+    red = np.zeros((3, 80, 90), np.uint8)
+    red[0] = 255
+    bands = order.split()
+    stored = {"red": red[0], "green": red[1], "blue": red[2], "nir": 100 + red[1]}
+    pixels = np.stack([stored[name] for name in bands], axis=2)
+    image = write_image(tmp_path / "i.tif", pixels, photometric="MINISBLACK")
+    options = {"bands": list(range(1, len(bands) + 1))}
+    bundle = make_bundle(tmp_path / "b", name="b", kind="any", spacing=None, bands=bands, constant=0)
+    spec = spec_for(image, bundle, tmp_path, regions=False, **options)
+    made(spec)
+    plain = make_bundle(tmp_path / "p", name="p", kind="any", spacing=None, constant=0)
+    expected = spec_for(write_image(tmp_path / "r.tif", np.moveaxis(red, 0, 2)), plain, tmp_path / "p", regions=False)
+    made(expected)
+    assert (spec.out / "overlay.png").read_bytes() == (expected.out / "overlay.png").read_bytes()
+
+
 def test_the_peak_is_the_jobs_own(bundle, tmp_path):
     """An engine lives on: what an earlier job took is not this one's."""
     np.ones(400_000_000, np.uint8)
