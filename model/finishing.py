@@ -82,24 +82,23 @@ def finish(
     # Where an output pixel is one working pixel, its weight changes neither the order of its scores nor their shares.
     one_to_one = downsample == 1 and rows.plain and columns.plain
     labels_alone = downsample == 1 and not one_to_one and not extras
-    strips: dict[str, list[Tensor]] = {name: [] for name in (LABELS, *extras)}
-    for start in range(0, len(rows.t), strip):
-        part = slice(start, min(start + strip, len(rows.t)))
+
+    def layers(part: slice) -> dict[str, Tensor]:
+        valid_RC = None if valid is None else ferry.up(valid[part])[0]
         if labels_alone:
             labels_RC = _labels_between(sums_KHW, rows[part], columns, values.tolist(), nodata, ferry)
-            shown_RC = labels_RC if valid is None else torch.where(ferry.up(valid[part])[0], labels_RC, nodata)
-            strips[LABELS].append(shown_RC)
-            continue
+            return {LABELS: labels_RC if valid_RC is None else torch.where(valid_RC, labels_RC, nodata)}
         scores_KRC = _scores(sums_KHW, rows[part], columns, ferry, weighted=one_to_one)
-        if valid is not None:
-            scores_KRC = scores_KRC * ferry.up(valid[part])[0]
+        if valid_RC is not None:
+            scores_KRC = scores_KRC * valid_RC
         if downsample > 1:
             scores_KRC = _summed(scores_KRC, downsample)
         examined_RC = scores_KRC[-1] > 0
-        strips[LABELS].append(_labels(scores_KRC[:-1], examined_RC, values.tolist(), nodata))
-        for name in extras:
-            strips[name].append(_EXTRAS[name](scores_KRC[:-1], examined_RC))
-    return {name: torch.cat(parts, dim=-2) for name, parts in strips.items()}
+        labels_RC = _labels(scores_KRC[:-1], examined_RC, values.tolist(), nodata)
+        return {LABELS: labels_RC} | {name: _EXTRAS[name](scores_KRC[:-1], examined_RC) for name in extras}
+
+    strips = [layers(slice(start, min(start + strip, len(rows.t)))) for start in range(0, len(rows.t), strip)]
+    return {name: torch.cat([strip[name] for strip in strips], dim=-2) for name in (LABELS, *extras)}
 
 
 def _labels_between(

@@ -129,8 +129,8 @@ class PatchReader:
         lattice, P = self._lattice, self._lattice.patch
         plane = self.plane(fov)
         if not lattice.aligned:
-            corner = (column * lattice.stride, row * lattice.stride)
-            own = Plane(plane.scale, tuple(o + c * r for o, c, r in zip(plane.origin, corner, self._grid.ratio)))  # type: ignore[arg-type]  # noqa: B905
+            (x, y), (rx, ry) = plane.origin, self._grid.ratio
+            own = Plane(plane.scale, (x + column * lattice.stride * rx, y + row * lattice.stride * ry))
             return self._source.read_once(own, Region(0, 0, P, P))
         return self._source.read(plane, self._window(column, row, fov))
 

@@ -13,12 +13,12 @@ from model.predictor import PatchBatch, Predictor, Scores
 from raster.geometry import Region
 from raster.grid import Block
 from raster.source import check_damage
-from worker.batches import PatchReader, Shot, in_groups, shots
+from worker.batches import Shot, in_groups
 from worker.canvas import BlockRecord, Canvas, Tally
 from worker.commits import Commits, ForwardedBlock
 from worker.job import Job, threads
 from worker.plan import Plan
-from worker.trees import TreeReader, tree_shots
+from worker.trees import reader_of, shots_of
 
 AHEAD = 3
 """Batches that are read or held ahead of the network, a thread."""
@@ -67,11 +67,7 @@ class BlockWork:
         self._plan = plan
         self._canvas = canvas
         self._predictor = predictor
-        self._reader = (
-            PatchReader(job.source, job.grid, job.lattice, job.placement)
-            if job.tree is None
-            else TreeReader(job, job.tree)
-        )
+        self._reader = reader_of(job)
         self._commits = Commits(job, plan, canvas, predictor.ferry, job.known_damage | known_damage)
         self._sums: Accumulator | None = None
         self._damaged: set[Region] = set()
@@ -115,8 +111,8 @@ class BlockWork:
 
     def _blocks(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> Iterator[ForwardedBlock]:
         """The blocks that are missing, computed; `pulse` is called every batch."""
-        total = max(1, sum(1 for block in self._job.placement.blocks for _ in self._shots(block)))
-        ready = sum(1 for block in self._commits.done for _ in self._shots(block))
+        total = max(1, sum(1 for block in self._job.placement.blocks for _ in shots_of(self._job, self._plan, block)))
+        ready = sum(1 for block in self._commits.done for _ in shots_of(self._job, self._plan, block))
         reading = ahead(self._tasks(), self._read, readers, AHEAD * threads())
         for (task, patches), scores in lanes.map(self._forward, reading):
             if patches is not None and scores is not None:
@@ -126,15 +122,11 @@ class BlockWork:
             ready += len(task.group)
             pulse(ready / total)
 
-    def _shots(self, block: Block) -> Iterator[Shot]:
-        tree = self._job.tree
-        return shots(self._plan, block) if tree is None else tree_shots(tree, self._plan, block)
-
     def _tasks(self) -> Iterator[_Task]:
         for block in self._job.placement.blocks:
             if block in self._commits.done:
                 continue
-            found = list(in_groups(self._shots(block), self._job.batch)) or [[]]
+            found = list(in_groups(shots_of(self._job, self._plan, block), self._job.batch)) or [[]]
             for index, group in enumerate(found):
                 yield _Task(block, group, index == len(found) - 1)
 

@@ -25,6 +25,9 @@ from worker.spec import JobSpec
 Report = Callable[[str, float], None]
 """Takes the stage's name and the share of the whole job that is done."""
 
+CONVERTED, LOOKED, COMPUTED = 0.10, 0.15, 0.92
+"""Shares of the job's progress at the end of its stages."""
+
 _BASE_BYTES = 1_100_000_000
 """Interpreter, torch, network and one batch's activations, measured on the shipped bundles."""
 _LEAST_SHARE = 0.6
@@ -115,7 +118,7 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
     lattice = make_lattice(grid.size, *bank) if tree is None else tree.roots
     # Lanes refine blocks side by side; another device takes one block after the other, and likes large batches.
     single = coverage.kind == "refined" and predictor.device.type == "cpu"
-    budget = _budget(spec, card, lattice, grid, options, single=single)
+    budget = _budget(spec, card, lattice, grid, options, tree=tree is not None, single=single)
     roi = region_of_interest(info, options)
     placement = place(grid, lattice, roi, options.mask_downsample, budget.block, flat=spec.block is None)
     opened, damaged = _readable(ref, info, spec.canvas, report)
@@ -124,34 +127,35 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
     )
     with contextlib.closing(source):
         yield Job(
-            spec,
-            predictor.device.type,
-            options,
-            policy,
-            card,
-            info,
-            fitted,
-            source,
-            grid,
-            lattice,
-            placement,
-            budget,
-            frozenset(damaged),
-            coverage,
-            tree,
-            spec.batch or predictor.few,
+            spec=spec,
+            device=predictor.device.type,
+            options=options,
+            policy=policy,
+            card=card,
+            info=info,
+            fit=fitted,
+            source=source,
+            grid=grid,
+            lattice=lattice,
+            placement=placement,
+            budget=budget,
+            known_damage=frozenset(damaged),
+            coverage=coverage,
+            tree=tree,
+            batch=spec.batch or predictor.few,
         )
 
 
 def _budget(
-    spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid, options: SegmentOptions, *, single: bool
-) -> Budget:
+    spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid, options: SegmentOptions, *, tree: bool,
+    single: bool,
+) -> Budget:  # fmt: skip
     spare = int(spec.memory_gb * 1e9) - _BASE_BYTES
     # The open sums of a block and of the one that is being committed, parts of them that are being finished, and layers
     # at level 0.
     layers = 2 + 4 * ("uncertainty" in options.outputs) + 4 * len(card.classes) * ("probabilities" in options.outputs)
     bytes_per_cell = lattice.stride**2 * (4 * 2.5 * (len(card.classes) + 1) + layers * grid.ratio[0] * grid.ratio[1])
-    if lattice.patch > card.patch_size:
+    if tree:
         # A root is seldom one of many in its block, so its margins count, and so do the scores of a refined tree.
         bytes_per_cell = lattice.patch**2 * 4 * (2 * len(card.classes) + 1) + bytes_per_cell / 2
     fits = int((max(spare, 0) * _BLOCK_SHARE / bytes_per_cell) ** 0.5)
@@ -180,10 +184,6 @@ def _readable(
     path = canvas / "converted.tif"
     converted = converted_at(path) or convert(ref, info, path, lambda share: report("converting", share * CONVERTED))
     return lambda: converted.open(ref), converted.damaged
-
-
-CONVERTED, LOOKED, COMPUTED = 0.10, 0.15, 0.92
-"""Shares of the job's progress at the end of its stages."""
 
 
 def threads() -> int:

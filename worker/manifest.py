@@ -16,12 +16,11 @@ from model.bundle import Bundle
 from raster.convert import needs_conversion
 from raster.regions import RegionsSummary
 from worker.assemble import Assembled
-from worker.batches import PatchReader
 from worker.compute import Computed
 from worker.counts import Seen, forwards, pixels_needed, windows_of, windows_of_tree
 from worker.job import Job
 from worker.plan import EXAMINED, Plan
-from worker.trees import TreeReader
+from worker.trees import reader_of
 
 
 def manifest(
@@ -130,9 +129,7 @@ def levels_read(job: Job, plan: Plan) -> set[int]:
 
 def _levels(job: Job) -> list[int]:
     """The level of the file that each field of view is read from."""
-    reader = (
-        PatchReader(job.source, job.grid, job.lattice, job.placement) if job.tree is None else TreeReader(job, job.tree)
-    )
+    reader = reader_of(job)
     return [job.source.level_for(reader.plane(fov).scale) for fov in range(len(job.card.fovs))]
 
 

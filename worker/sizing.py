@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from model.predictor import Predictor
-from worker.batches import shots
 from worker.compute import AHEAD
 from worker.job import Job, threads
 from worker.plan import Plan
-from worker.trees import tree_shots
+from worker.trees import shots_of
 
 
 def batch_for(job: Job, plan: Plan, predictor: Predictor) -> int:
@@ -31,10 +30,8 @@ def evened(most: int, loads: Sequence[int]) -> int:
 def _loads(job: Job, plan: Plan) -> Iterator[int]:
     """Forwards of each block; under refined coverage, which decides as it goes, those of the level below the roots."""
     for block in job.placement.blocks:
-        if job.tree is None:
-            yield sum(1 for _ in shots(plan, block))
-        elif job.coverage.kind == "planned":
-            yield sum(1 for _ in tree_shots(job.tree, plan, block))
-        else:
+        if job.tree is not None and job.coverage.kind == "refined":
             ratio = job.tree.scales[-1] // job.tree.scales[max(0, job.tree.top - 1)]
             yield len(block.rows) * len(block.columns) * ratio**2
+        else:
+            yield sum(1 for _ in shots_of(job, plan, block))

@@ -13,7 +13,7 @@ from raster.geometry import Region
 from raster.grid import Block
 from raster.source import Plane
 from raster.tissue import Tissue
-from worker.batches import PatchReader, Shot
+from worker.batches import PatchReader, Shot, shots
 from worker.job import Job
 from worker.look import Thumbnail
 from worker.plan import EXAMINED, NO_DATA, Plan, any_under
@@ -49,6 +49,18 @@ class TreeReader(PatchReader):
             self._window(block.columns[0] * ratio, block.rows[0] * ratio, fov),
             self._window((block.columns[-1] + 1) * ratio - 1, (block.rows[-1] + 1) * ratio - 1, fov),
         )
+
+
+def reader_of(job: Job) -> PatchReader:
+    """What reads the patches of a job."""
+    if job.tree is not None:
+        return TreeReader(job, job.tree)
+    return PatchReader(job.source, job.grid, job.lattice, job.placement)
+
+
+def shots_of(job: Job, plan: Plan, block: Block) -> Iterator[Shot]:
+    """The planned forwards of one block in the order of its cells, or of its leaves."""
+    return shots(plan, block) if job.tree is None else tree_shots(job.tree, plan, block)
 
 
 def make_tree_plan(
