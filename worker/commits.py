@@ -58,22 +58,25 @@ class Commits:
         self._summed: dict[Block, Mapping[str, SeamShare]] = {}
         self._rows_done = 0
 
-    def take_up(self, take: Callable[[Block, BlockRecord], None]) -> None:
+    def take_up(self, take: Callable[[Block, BlockRecord], None], tick: Callable[[], None]) -> None:
         """What the canvas holds already goes to `take`; seams that were cut off before they closed are closed.
 
-        A block whose share of an open seam is lost is not done.
+        A block whose share of an open seam is lost is not done. `tick` is called often, and may raise to stop.
         """
         for piece in self._job.placement.pieces():
+            tick()
             seam = self._canvas.seam(piece) if len(piece.owners) > 1 else None
             if seam is not None:
                 self._closed.add(piece.name)
                 self.tally += seam[1]
         for block in self._job.placement.blocks:
+            tick()
             record = self._canvas.block(block)
             if record is not None and self._holds_open_sums(block, record):
                 self._note(block, record)
                 take(block, record)
         for block in sorted(self.done, key=lambda block: (block.row, block.column)):
+            tick()
             self._close_seams(block)
 
     def _holds_open_sums(self, block: Block, record: BlockRecord) -> bool:
@@ -253,12 +256,12 @@ class Commits:
 
 def _nothing(shape: tuple[int, int], classes: int, extras: Collection[str]) -> Layers:
     """The layers of a piece that nobody examined."""
-    layers: Layers = {
-        LABELS: np.full(shape, NODATA, np.uint8),
-        UNCERTAINTY: np.full(shape, -1, np.int16),
-        PROBABILITIES: np.full((classes, *shape), np.nan, np.float16),
-    }
-    return {name: layer for name, layer in layers.items() if name == LABELS or name in extras}
+    layers: Layers = {LABELS: np.full(shape, NODATA, np.uint8)}
+    if UNCERTAINTY in extras:
+        layers[UNCERTAINTY] = np.full(shape, -1, np.int16)
+    if PROBABILITIES in extras:
+        layers[PROBABILITIES] = np.full((classes, *shape), np.nan, np.float16)
+    return layers
 
 
 def _own_cells(ends_w: NDArray[np.int64], stride: int, count: int) -> NDArray[np.int64]:

@@ -91,7 +91,7 @@ class BlockWork:
             commits.hand_on(hand_on)
 
         commits = self._commits
-        commits.take_up(self._take_up)
+        commits.take_up(self._take_up, lambda: pulse(0.0))
         self._all_damaged = commits.damaged
         commits.hand_on(hand_on)
         with (

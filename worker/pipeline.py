@@ -137,7 +137,7 @@ def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tup
             canvas.directory,
             lambda share: tell("looking", CONVERTED + share * (LOOKED - CONVERTED)),
         )
-        plan, threshold = _new_plan(job, predictor, thumbnail)
+        plan, threshold = _new_plan(job, predictor, thumbnail, lambda: tell("looking", LOOKED))
         damaged = [[r.x, r.y, r.width, r.height] for r in sorted(thumbnail.damaged)]
         looked = {"damaged": np.array(damaged, np.int64).reshape(-1, 4)}
         looked["decoded"] = np.array(job.source.take_pixels_decoded())
@@ -152,17 +152,19 @@ def planned(job: Job, canvas: Canvas, predictor: Predictor, tell: Report) -> tup
     return Plan.of(arrays), first
 
 
-def _new_plan(job: Job, predictor: Predictor, thumbnail: Thumbnail) -> tuple[Plan, float | None]:
-    """The plan, and the threshold of a tree."""
+def _new_plan(
+    job: Job, predictor: Predictor, thumbnail: Thumbnail, tick: Callable[[], None]
+) -> tuple[Plan, float | None]:
+    """The plan, and the threshold of a tree. `tick` is called often: level 0 is asked everywhere where it has data."""
     looking = job.options.tissue_mask and job.info.kind == "slide"
     tissue = tissue_in(thumbnail) if looking else None
     asked = Asked(job.cells, job.cells_asked, _judged(job))
     if job.tree is None:
-        (reason,) = why_skipped(job.source, job.grid, [asked], tissue, thumbnail.step)
+        (reason,) = why_skipped(job.source, job.grid, [asked], tissue, thumbnail.step, tick)
         seen = distribution(predictor, thumbnail, job.lattice)
         return make_plan(job.card, job.lattice, job.policy, seen, reason), None
     both = [asked, _as_dense(job, job.tree)]
-    reason, as_dense = why_skipped(job.source, job.grid, both, tissue, thumbnail.step)
+    reason, as_dense = why_skipped(job.source, job.grid, both, tissue, thumbnail.step, tick)
     dense = int((as_dense == EXAMINED).sum())
     return make_tree_plan(job, job.tree, predictor, thumbnail, tissue, reason, dense)
 

@@ -1,6 +1,6 @@
 """The plan: for every cell whether it is examined and what it sees; complete before any patch is read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,16 +95,17 @@ class Asked:
 
 
 def why_skipped(
-    source: Source, grid: WorkingGrid, asked: Sequence[Asked], tissue: Tissue | None, step: int
-) -> list[NDArray[np.uint8]]:
+    source: Source, grid: WorkingGrid, asked: Sequence[Asked], tissue: Tissue | None, step: int,
+    tick: Callable[[], None],
+) -> list[NDArray[np.uint8]]:  # fmt: skip
     """For each of `asked`, EXAMINED, NO_DATA or BACKGROUND for every cell of its lattice; NO_DATA beyond its cells.
 
     No data is exact: a cell is left out only if level 0 has no valid pixel of the region in its window. The region of
     the first holds all others, and is read once. `tissue` as from `tissue_in`, `step` working pixels a pixel of it; a
-    cell without any is background.
+    cell without any is background. `tick` is called often, and may raise to stop.
     """
     reasons = []
-    for one, found in zip(asked, _with_data(source, grid, asked), strict=True):
+    for one, found in zip(asked, _with_data(source, grid, asked, tick), strict=True):
         (rows, columns), lattice = one.cells, one.lattice
         reason = np.full((lattice.rows, lattice.columns), NO_DATA, np.uint8)
         reason[rows.start : rows.stop, columns.start : columns.stop] = EXAMINED
@@ -141,7 +142,9 @@ def _ends(count: int, lattice: Lattice, step: int, length: int) -> tuple[NDArray
     return np.maximum(start, 0) // step, np.minimum(-(-(start + lattice.patch) // step), length)
 
 
-def _with_data(source: Source, grid: WorkingGrid, asked: Sequence[Asked]) -> list[NDArray[np.bool_]]:
+def _with_data(
+    source: Source, grid: WorkingGrid, asked: Sequence[Asked], tick: Callable[[], None]
+) -> list[NDArray[np.bool_]]:
     """For each, (rows, columns): whether level 0 has a valid pixel of its region in the cell's window."""
     if source.info.validity == "none":
         return [np.ones((one.lattice.rows, one.lattice.columns), bool) for one in asked]
@@ -149,6 +152,7 @@ def _with_data(source: Source, grid: WorkingGrid, asked: Sequence[Asked]) -> lis
     area = asked[0].region_l0
     for y in range(area.y, area.y1, _NEAR):
         for x in range(area.x, area.x1, _NEAR):
+            tick()
             square = Region(x, y, _NEAR, _NEAR).intersection(area)
             valid = source.read_valid(square)
             for one, marks in zip(asked, found, strict=True):

@@ -74,15 +74,16 @@ class RefinedWork(BlockWork):
         for (block, _), found in lanes.map(lambda task: self._refined(*task, readers, step), todo, held=0):
             self._keep(block, *found)
             yield self._forwarded(block, self._leaf[self._cells(block)].copy())
+            step()  # also where there is nothing to forward
 
     def _coarse_pass(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> None:
         """Forward the roots that the canvas lacks, and commit them stretch by stretch."""
         rows, columns = self._job.placement.cells
         for row, part in product(rows, stretches(columns)):
-            first = Node(self._tree.top, row, part.start)
+            first, done = Node(self._tree.top, row, part.start), _COARSE * (row - rows[0]) / len(rows)
+            pulse(done)
             found = self._canvas.roots(first)
             if found is None:
-                done = _COARSE * (row - rows[0]) / len(rows)
                 found = self._coarse(row, part, readers, lanes, lambda done=done: pulse(done))  # type: ignore[misc]
                 self._canvas.commit_roots(first, found)
             self._note_damage(found.damaged)

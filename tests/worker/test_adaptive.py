@@ -1,5 +1,7 @@
 """Adaptive coverage from pixels to labels: budgets, places, blocks, regions of interest, no data, resumption."""
 
+import json
+
 import numpy as np
 import pytest
 import rasterio
@@ -59,6 +61,23 @@ def test_a_constant_network_gives_its_constant_everywhere(bundles, tmp_path, cov
     mask = mask_of(spec_for(image, bundles["constant"], tmp_path, coverage=coverage, detail=0.5))
     assert mask.shape == size
     assert (mask == BRIGHT).all()
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("coverage", ["dense", *COVERAGES])
+def test_progress_is_told_also_where_nothing_is_forwarded(bundles, tmp_path, coverage, again):
+    """A service takes the work from whoever says nothing for a while."""
+    pixels = np.zeros((1500, 1500, 3), np.uint8)
+    pixels[:80, :80] = 200
+    image = write_image(tmp_path / "i.tif", pixels, nodata=0)
+    spec = spec_for(image, bundles["nested"], tmp_path, block=1, coverage=coverage, regions=False)
+    if again:
+        mask_of(spec)
+    told = []
+    run(spec, lambda stage, share: told.append((stage, share)), lambda: False)
+    blocks = json.loads((spec.out / "manifest.json").read_text())["counts"]["blocks"]
+    assert blocks > 30
+    assert sum(stage.startswith(("segmenting", "refining")) for stage, _ in told) >= blocks
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)

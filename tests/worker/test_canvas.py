@@ -65,3 +65,26 @@ def test_a_block_remembers_its_shares_of_seams(canvas):
     found = canvas.block(BLOCK)
     assert found.sums == {"1-2": share}
     assert np.array_equal(found.pieces["0-1"]["labels"], labels["0-1"]["labels"])
+
+
+@pytest.mark.parametrize("value", [255, 7])
+def test_a_piece_that_is_the_same_everywhere_takes_no_room_and_comes_back_whole(canvas, value):
+    noise = np.random.default_rng(0).integers(0, 3, (600, 700), np.uint8)
+    layers = {
+        "labels": np.full((600, 700), value, np.uint8),
+        "uncertainty": np.full((600, 700), -1, np.int16),
+        "probabilities": np.full((2, 600, 700), np.nan, np.float16),
+    }
+    pieces = {"0-1": layers, "0-2": {"labels": noise}, "0-3": {"labels": layers["labels"]}}
+    canvas.commit_block(BLOCK, BlockRecord(pieces, frozenset(), Tally(20, 0), 7))
+    found = canvas.block(BLOCK).pieces
+    assert found.keys() == pieces.keys()
+    for name, layer in layers.items():
+        back = found["0-1"][name]
+        assert (back.dtype, back.flags.writeable) == (layer.dtype, True)
+        assert np.array_equal(back, layer, equal_nan=name == "probabilities")
+    assert np.array_equal(found["0-2"]["labels"], noise)
+    path = next((canvas.directory / "blocks").iterdir())
+    plain = BlockRecord({"0-3": {"labels": layers["labels"]}}, frozenset(), Tally(20, 0), 7)
+    canvas.commit_block(BLOCK, plain)
+    assert path.stat().st_size < 2000
