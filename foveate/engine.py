@@ -6,8 +6,10 @@ from typing import Any
 from foveate.errors import EngineMissing
 
 ENGINE_PACKAGES = frozenset({"raster", "model", "worker", "jobs", "service"})
+TRAINING_LIBRARIES = frozenset({"matplotlib", "scipy", "tensorboard"})
+"""What `foveate train` and `evaluate` import beyond what segmenting needs: the group `train` of pyproject.toml."""
 
-__all__ = ["ENGINE_PACKAGES", "engine"]
+__all__ = ["ENGINE_PACKAGES", "TRAINING_LIBRARIES", "engine"]
 
 
 def engine(dotted: str) -> Any:
@@ -34,7 +36,8 @@ def _engine_missing(dotted: str, missing: str) -> EngineMissing:
             f"this installation holds the client only: the engine's package {missing!r} is not here",
             hint="clone the repository and run `make up`, or use a running service: `foveate submit --server URL`",
         )
+    target = "install-train" if missing in TRAINING_LIBRARIES else "install"
     return EngineMissing(
         f"the engine needs the library {missing!r} for {dotted!r}, and it is not installed",
-        hint="in the repository run `make install`; `deploy/group.py` prints the requirements of each role",
+        hint=f"in the repository run `make {target}`; `deploy/group.py` prints the requirements of each role",
     )

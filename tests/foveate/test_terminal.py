@@ -1,11 +1,17 @@
 """Options, progress, tables and the look-up of the engine."""
 
+import builtins
 import io
 import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from foveate.engine import engine
+from foveate.engine import TRAINING_LIBRARIES, engine
 from foveate.errors import EngineMissing, OptionInvalid
 from foveate.options import segment_options
 from foveate.output import print_table
@@ -82,3 +88,25 @@ def test_engine_is_found_by_name_or_missed_with_a_hint(monkeypatch: pytest.Monke
     with pytest.raises(ModuleNotFoundError):
         monkeypatch.setattr("foveate.engine.ENGINE_PACKAGES", frozenset({"foveate"}))
         engine("foveate.no_such_module:main")
+
+
+def test_a_library_of_training_is_installed_by_its_own_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who ran `make install`, as the README says, has everything but what training needs."""
+    real = builtins.__import__
+
+    def without_scipy(name: str, *rest: Any, **named: Any) -> Any:
+        if name.partition(".")[0] == "scipy":
+            raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without_scipy)
+    monkeypatch.delitem(sys.modules, "model.datasets.gap", raising=False)
+    with pytest.raises(EngineMissing, match="'scipy'") as caught:
+        engine("model.datasets.gap:between_objects")
+    assert "`make install-train`" in caught.value.hint
+
+
+def test_the_libraries_of_training_are_those_of_its_group() -> None:
+    groups = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["dependency-groups"]
+    named = {re.split(r"[<>=]", entry)[0] for entry in groups["train"] if isinstance(entry, str)}
+    assert {name for name in named if not name.startswith("efficientnet")} == TRAINING_LIBRARIES
