@@ -39,13 +39,19 @@ def demo_scene() -> Path:
     return path
 
 
-def cleared(out: Path) -> Path:
-    """`out`, without what an earlier demo left there; anything else in the way is an error."""
-    if (out / "manifest.json").exists():
-        shutil.rmtree(out)
-    if out.exists():
+def check_out(out: Path) -> None:
+    """OutputExists where something else than an earlier demo's result is in the way."""
+    if out.exists() and not (out / "manifest.json").exists():
         raise OutputExists(f"{out} is in the way", hint="move it, or name another directory with --out")
-    return out
+
+
+def publish(made: Path, out: Path) -> None:
+    """Put the finished directory `made` in the place of `out`, where an earlier result stays until then."""
+    check_out(out)
+    if out.exists():
+        shutil.rmtree(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(made, out)
 
 
 @contextmanager
@@ -120,12 +126,15 @@ def print_summary(image: Path, out: Path, seconds: float) -> None:
         print(f"{row['name']:<16}{row['pixels']:>14,}{row['share']:>9.1%}{area:>16}")
     for warning in manifest["warnings"]:
         print(f"warning: {warning}")
+    polygons = "QGIS: the classes as polygons, in longitude and latitude"
+    if manifest["image"]["crs"] is None:
+        polygons = f"QuPath: open {image}, then drag this onto it"
     print(f"""
 What to open, in {out}:
   overlay.png      the mask over the image, in any viewer
   mask.tif         QGIS: drag it over {image}; colours and class names come with it
   foveation.tif    QGIS: where the model looked closely (band 2: the chosen field of view)
-  regions.geojson  QuPath: open the slide, then drag this onto it; for georeferenced images QGIS shows it too
+  regions.geojson  {polygons}
   manifest.json    every parameter, count and checksum of the run""")
 
 
@@ -140,14 +149,15 @@ def main() -> None:
     try:
         if arguments.image is not None and not arguments.image.is_file():
             raise ImageMissing(f"{arguments.image} is not a file", hint="IMAGE= takes the path of one image file")
-        out = cleared(arguments.out)
+        check_out(arguments.out)
         image = arguments.image or demo_scene()
         model = arguments.model or (None if arguments.image else "landcover")
         started = time.monotonic()
         # Beside the clone, not in /tmp: the service keeps its own copy of the image.
         with tempfile.TemporaryDirectory(dir=WORK) as data, running_service(Path(data)) as client:
-            segment(client, image, model, out)
-        print_summary(image, out, time.monotonic() - started)
+            segment(client, image, model, Path(data) / "fetched")
+            publish(Path(data) / "fetched", arguments.out)
+        print_summary(image, arguments.out, time.monotonic() - started)
     except FoveateError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
