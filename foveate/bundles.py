@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from foveate.card import CARD_FILE, README_FILE, TRAINING_FILE, WEIGHTS_FILE, bundle_file, read_card
-from foveate.errors import BundleInvalid, BundleUnknown, OutputExists
+from foveate.errors import NO_ROOM, BundleInvalid, BundleUnknown, DiskFull, OutputExists
 
 FILES = (CARD_FILE, WEIGHTS_FILE, README_FILE, TRAINING_FILE)
 """All that a bundle may consist of; nothing else is copied, packed or unpacked."""
@@ -23,6 +23,7 @@ MAX_RATIO = 100
 """Packed bytes grow at most this much; weights hardly shrink at all, zeros about a thousandfold."""
 _SMALL_BYTES = 1 << 20
 SMP_CONFIG = "config.json"
+_CARD_SUFFIXES = (".json", ".yaml", ".yml")
 RUN_BUNDLE = "bundle"
 """Where a finished training run keeps its bundle."""
 _LOSSES = "losses.csv"
@@ -85,9 +86,12 @@ def unpacked(source: Path) -> Iterator[Path]:
         return
     if not source.is_file():
         raise BundleUnknown(f"{source} is neither a directory nor a file", hint="name a bundle's directory or its .zip")
+    if source.suffix in _CARD_SUFFIXES:
+        hint = f"name the folder that save_pretrained wrote: foveate models add FOLDER --card {source}"
+        raise BundleInvalid(f"{source} is a card or a recipe, not a bundle", hint=hint)
     with tempfile.TemporaryDirectory(prefix="foveate-bundle-") as scratch:
         try:
-            with zipfile.ZipFile(source) as archive:
+            with _room_for(Path(scratch)), zipfile.ZipFile(source) as archive:
                 _extract(archive, Path(scratch), source)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
             hint = "export the bundle again: `foveate models export NAME`"
@@ -105,9 +109,10 @@ def copy_bundle(source: Path, models: Path, *, replace: bool) -> Path:
     target = models / name
     if target.exists() and not replace:
         raise OutputExists(f"there is a model {name!r} in {models} already", hint="say --replace to put this one there")
-    models.mkdir(parents=True, exist_ok=True)
+    with _room_for(models):
+        models.mkdir(parents=True, exist_ok=True)
     # Hidden: the catalogue passes over names that begin with a dot.
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=models) as scratch:
+    with _room_for(models), tempfile.TemporaryDirectory(prefix=f".{name}-", dir=models) as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
         for file in _present_files(source):
@@ -129,7 +134,7 @@ def pack_bundle(source: Path, archive: Path) -> None:
     name = read_card(source).name
     if archive.exists():
         raise OutputExists(f"{archive} exists already", hint="name another file with --out")
-    with tempfile.TemporaryDirectory(prefix=f".{archive.name}-", dir=archive.parent) as scratch:
+    with _room_for(archive), tempfile.TemporaryDirectory(prefix=f".{archive.name}-", dir=archive.parent) as scratch:
         whole = Path(scratch) / "whole"
         with zipfile.ZipFile(whole, "x") as packed:
             for file in _present_files(source):
@@ -138,6 +143,18 @@ def pack_bundle(source: Path, archive: Path) -> None:
                 with bundle_file(source, file).open("rb") as plain, packed.open(entry, "w", force_zip64=True) as out:
                     shutil.copyfileobj(plain, out, 1 << 20)
         whole.rename(archive)
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """A full disk or quota met while writing at `path` becomes DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        hint = "free space there, or set TMPDIR, FOVEATE_DATA or --out to a larger disk"
+        raise DiskFull(f"no space left on the device of {path}", hint=hint) from error
 
 
 def _progress(run: Path) -> str:

@@ -95,11 +95,25 @@ def add(
     licence = read_card(target).licence
     hidden = [str(place / report.name) for place in settings.bundle_dirs if (place / report.name).is_dir()]
     hides = [one for one in hidden if one != str(target)]
-    document = {"added": report.name, "directory": str(target), "licence": licence, "hides": hides}
-    text = f"{report.name}: added as {target}; licence: {licence}"
-    print_result(
-        document, "\n".join([text, *(f"it hides {one}, until its directory is removed" for one in hides)]), as_json
-    )
+    rivals = _rivals(read_card(target))
+    document = {"added": report.name, "directory": str(target), "licence": licence, "hides": hides, "rivals": rivals}
+    lines = [f"{report.name}: added as {target}; licence: {licence}"]
+    lines += [f"it hides {one}, until its directory is removed" for one in hides]
+    if rivals:
+        lines.append(f"images that suit {' or '.join(rivals)} too need --model from now on: several models fit them")
+    print_result(document, "\n".join(lines), as_json)
+
+
+def _rivals(card: BundleCard) -> list[str]:
+    """Models that take images of the same kind and bands, so that `card` is not the only one that fits."""
+    kinds = {"any", card.input.kind}
+    return [
+        other.name
+        for other in (bundle.card for bundle in _catalog().bundles())
+        if other.name != card.name
+        and (card.input.kind == "any" or other.input.kind in kinds)
+        and (other.input.bands, other.input.dtype) == (card.input.bands, card.input.dtype)
+    ]
 
 
 @contextmanager

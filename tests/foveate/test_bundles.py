@@ -11,7 +11,7 @@ from typing import BinaryIO
 import pytest
 
 from foveate.bundles import MAX_ENTRIES, bundle_of, copy_bundle, named_bundle, pack_bundle, unpacked
-from foveate.errors import BundleInvalid, BundleUnknown, OutputExists
+from foveate.errors import BundleInvalid, BundleUnknown, DiskFull, OutputExists
 from tests.service.processes import write_bundle
 
 
@@ -186,9 +186,29 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
 def test_a_packing_that_fails_leaves_nothing(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(shutil, "copyfileobj", _full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull, match=r"no space left on the device of .*bundle\.zip"):
         pack_bundle(bundle, tmp_path / "out" / "bundle.zip")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_is_said_wherever_a_bundle_is_written(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack_bundle(bundle, tmp_path / "bundle.zip")
+    monkeypatch.setattr(shutil, "copyfileobj", _full)
+    with pytest.raises(DiskFull, match="models"):
+        copy_bundle(bundle, tmp_path / "models", replace=False)
+    assert list((tmp_path / "models").iterdir()) == []
+    with pytest.raises(DiskFull), unpacked(tmp_path / "bundle.zip"):
+        pass
+
+
+def test_a_card_is_not_taken_for_an_archive(tmp_path: Path) -> None:
+    card = tmp_path / "card.json"
+    card.write_text("{}")
+    with pytest.raises(BundleInvalid, match="is a card or a recipe") as refused, unpacked(card):
+        pass
+    assert refused.value.hint.endswith(f"foveate models add FOLDER --card {card}")
 
 
 def _full(plain: BinaryIO, out: BinaryIO, length: int) -> None:

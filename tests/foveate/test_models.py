@@ -28,6 +28,22 @@ def test_a_run_is_exported_and_added(tmp_path: Path, data: Path, capsys: pytest.
     assert run(["models", "add", str(tmp_path / "run"), "--replace"]) == 0
 
 
+def test_adding_says_which_models_are_no_longer_the_only_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, kind in (("first", "scene"), ("second", "scene"), ("slides", "slide"), ("grey", "any")):
+        make_bundle(
+            tmp_path / name, name=name, kind=kind, bands=["gray"] if name == "grey" else ["red", "green", "blue"]
+        )
+    rivals = {}
+    for name in ("first", "second", "slides", "grey"):
+        assert run(["models", "add", str(tmp_path / name), "--json"]) == 0
+        rivals[name] = json.loads(capsys.readouterr().out)["rivals"]
+    assert rivals == {"first": [], "second": ["first"], "slides": [], "grey": []}
+    assert run(["models", "add", str(tmp_path / "second"), "--replace"]) == 0
+    assert "images that suit first too need --model" in capsys.readouterr().out
+
+
 def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "losses.csv").write_text("step,loss\n1,0.5\n240,0.25\n")
