@@ -1,4 +1,4 @@
-"""What the demo does around the service: an earlier result stays until there is another, and its hints fit the image."""
+"""What the demo does around the service: an earlier result stays until there is another, and hints fit the image."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from foveate.errors import ImageUnsupported, OutputExists
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
-import demo  # noqa: E402
+import demo
 
 
 def result(directory: Path, crs: str | None = None) -> Path:

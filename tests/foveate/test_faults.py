@@ -1,11 +1,12 @@
 """What pydantic refuses, on one line."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from foveate.faults import faults_of
+from foveate.schema import Wire
 
 
 class Inner(BaseModel):
@@ -23,6 +24,40 @@ class Inner(BaseModel):
 class Outer(BaseModel):
     inner: Inner
     count: int
+
+
+class Cat(Wire):
+    kind: Literal["cat"]
+    lives: int = 9
+
+
+class Dog(Wire):
+    kind: Literal["dog"]
+    leash: int = 1
+
+
+class House(Wire):
+    policies: list[str] = Field(default_factory=list)
+    patch_size: int
+    pets: list[Annotated[Cat | Dog, Field(discriminator="kind")]] | None = None
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"patch_size": 1, "polices": []}, "unknown field 'polices'; did you mean 'policies'?"),
+        ({"patchsize": 1}, "unknown field 'patchsize'; did you mean 'patch_size'?"),
+        ({"patch_size": 1, "colour": 1}, "unknown field 'colour'"),
+        (
+            {"patch_size": 1, "pets": [{"kind": "dog", "leesh": 2}]},
+            "unknown field 'pets.0.dog.leesh'; did you mean 'leash'?",
+        ),
+    ],
+)
+def test_an_unknown_field_is_named_with_the_one_that_may_be_meant(entries: Any, said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        House.model_validate(entries)
+    assert faults_of(caught.value) == said
 
 
 @pytest.mark.parametrize(
