@@ -34,7 +34,7 @@ def _unknown(title: str, place: tuple[int | str, ...]) -> str:
 
 
 def _fields(title: str, place: list[int | str]) -> set[str]:
-    """The names that may stand at `place` in the model called `title`; where a union leaves it open, in any of its models.
+    """The names that may stand at `place` in the model called `title`, in any of several where a union leaves it open.
 
     A place holds indices and the tags of unions too, which are no fields and lead nowhere else.
     """

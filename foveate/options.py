@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from foveate.coverage import DEFAULT_DETAIL
 from foveate.errors import OptionInvalid
 from foveate.schema import DEVICES, SegmentOptions, checked_device
 
@@ -17,7 +18,9 @@ def _device(value: str) -> str:
         raise OptionInvalid(f"--device: {error}", hint="auto takes the first GPU where there is one") from error
 
 
-ModelOption = Annotated[str | None, typer.Option("--model", help="Bundle; default: the only one that fits.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="Bundle; default: the only one that fits.")
+]
 LocalModelOption = Annotated[
     str | None,
     typer.Option(
@@ -26,36 +29,57 @@ LocalModelOption = Annotated[
         help="Bundle by name, its directory, or a finished training run's; default: the only one that fits.",
     ),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help=f"{DEVICES}.", callback=_device)]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="DEVICE", help=f"{DEVICES}.", callback=_device)]
 PolicyOption = Annotated[
     str | None,
     typer.Option(
-        "--policy", help="mean, mode, gumbel, fixed:K, average, random[:SEED] or ensemble; default: the bundle's."
+        "--policy",
+        metavar="NAME",
+        help="mean, mode, gumbel, fixed:K, average, random[:SEED] or ensemble; default: the bundle's.",
     ),
 ]
 CoverageOption = Annotated[
-    str | None, typer.Option("--coverage", help="dense, planned or refined; default: the bundle's.")
+    str | None, typer.Option("--coverage", metavar="NAME", help="dense, planned or refined; default: the bundle's.")
 ]
-DetailOption = Annotated[float | None, typer.Option("--detail", help="0..1, for planned and refined coverage.")]
-OverlapOption = Annotated[float, typer.Option("--overlap", help="Share of a patch that neighbours share, 0..0.75.")]
+DetailOption = Annotated[
+    float | None,
+    typer.Option(
+        "--detail",
+        metavar="0..1",
+        help=f"For planned and refined coverage; default: the bundle's, or {DEFAULT_DETAIL:g}.",
+    ),
+]
+OverlapOption = Annotated[
+    float, typer.Option("--overlap", metavar="0..0.75", help="Share of a patch that neighbours share.")
+]
 RoiOption = Annotated[str | None, typer.Option("--roi", metavar="X,Y,W,H", help="Rectangle in level-0 pixels.")]
 SpacingOption = Annotated[
     float | None,
-    typer.Option("--spacing", help="Side of a level-0 pixel in the bundle's unit; wins over the file's."),
+    typer.Option("--spacing", metavar="S", help="Side of a level-0 pixel in the bundle's unit; wins over the file's."),
 ]
 BandsOption = Annotated[str | None, typer.Option("--bands", metavar="4,3,2", help="Bands to use, counted from 1.")]
 RescaleOption = Annotated[
-    str | None, typer.Option("--rescale", metavar="LO,HI", help="Source values that become 0 and 255.")
+    str | None,
+    typer.Option(
+        "--rescale",
+        metavar="LO,HI",
+        help="Source values that become 0 and the top of the model's range: 255 for uint8.",
+    ),
 ]
-MaskDownsampleOption = Annotated[int, typer.Option("--mask-downsample", help="1, 2, 4, 8, … 1024: a smaller mask.")]
+MaskDownsampleOption = Annotated[
+    int, typer.Option("--mask-downsample", metavar="N", help="1, 2, 4, 8, … 1024: a smaller mask.")
+]
 TissueMaskOption = Annotated[
     bool, typer.Option("--tissue-mask/--no-tissue-mask", help="Skip the empty background of slides.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Use a model of another kind of image.")]
 RegionsOption = Annotated[bool, typer.Option("--regions/--no-regions", help="Write the classes as polygons, too.")]
-ServerOption = Annotated[str, typer.Option("--server", envvar="FOVEATE_SERVER", help="Address of the service.")]
+ServerOption = Annotated[
+    str, typer.Option("--server", metavar="URL", envvar="FOVEATE_SERVER", help="Address of the service.")
+]
 KeyOption = Annotated[
-    str | None, typer.Option("--api-key", envvar="FOVEATE_API_KEY", help="The service's key.", show_envvar=True)
+    str | None,
+    typer.Option("--api-key", metavar="KEY", envvar="FOVEATE_API_KEY", help="The service's key.", show_envvar=True),
 ]
 LOCAL_SERVER = "http://127.0.0.1:8000"
 OutputsOption = Annotated[

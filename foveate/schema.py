@@ -252,7 +252,7 @@ class SegmentOptions(Wire):
     """Side of a level-0 pixel, in the bundle's unit; wins over the file's."""
     bands: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
     rescale: tuple[float, float] | None = None
-    """(low, high): these source values become 0 and 255."""
+    """(low, high): these source values become 0 and the top of the model's range (255 for uint8)."""
     mask_downsample: int = 1
     tissue_mask: bool = True
     force: bool = False

@@ -109,7 +109,10 @@ def _spacing(
     """Ratio, spacing used, warnings."""
     wanted = card.input
     if wanted.spacing is None or wanted.spacing_unit is None:
-        warnings = ["scale unknown to the model"]
+        warnings = [
+            f"{card.name} does not say which pixel size it was trained at (scale unknown to the model): "
+            "masks of much coarser or finer images may be poor"
+        ]
         if options.spacing is not None:
             warnings.append(f"--spacing {options.spacing:g} changes nothing: {card.name} states no spacing")
         return (1.0, 1.0), info.spacing, tuple(warnings)

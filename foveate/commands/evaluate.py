@@ -23,20 +23,29 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     config: Annotated[
         Path,
-        typer.Argument(help="An experiment, a recipe, or a YAML file with `bundles` and `data` (docs/evaluate.md)."),
+        typer.Argument(
+            metavar="CONFIG",
+            help="An experiment, a recipe, or a YAML file with `bundles` and `data` (docs/evaluate.md).",
+        ),
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="Where the report goes; default: evaluation/NAME.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the report goes; default: evaluation/NAME.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output directory.")] = False,
     device: DeviceOption = "auto",
     store: Annotated[
-        Path | None, typer.Option("--store", help="Bundle whose card takes the curve of adaptive coverage.")
+        Path | None,
+        typer.Option("--store", metavar="DIR", help="Bundle whose card takes the curve of adaptive coverage."),
     ] = None,
     no_coverage: Annotated[
         bool, typer.Option("--no-coverage", help="Leave the curves of adaptive coverage out: they take longest.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Score trained models on labelled images: tables, figures, foveation maps, and the paper's numbers beside ours."""
+    """Score trained models on labelled images. Tables, figures, foveation maps, and the paper's numbers beside ours.
+
+    Relative paths in CONFIG begin in the current directory.
+    """
     # Torch's threads spin while they wait; on a machine that is not theirs alone that costs several times the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = shlex.join(["foveate", *sys.argv[1:]])

@@ -19,7 +19,8 @@ from foveate.output import JsonFlag, print_result, print_table
 from foveate.schema import BundleCard
 
 RemoteOption = Annotated[
-    str | None, typer.Option("--server", envvar="FOVEATE_SERVER", help="Ask this service; default: this machine.")
+    str | None,
+    typer.Option("--server", metavar="URL", envvar="FOVEATE_SERVER", help="Ask this service; default: this machine."),
 ]
 BundleArgument = Annotated[
     str, typer.Argument(metavar="NAME|DIR|RUN", help="A bundle's name, its directory, or that of a finished run.")
@@ -37,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_models(server: RemoteOption = None, api_key: KeyOption = None, as_json: JsonFlag = False) -> None:
-    """List the models by name; those that cannot be used are named on stderr, with the reason."""
+    """List the models by name. Those that cannot be used are named on stderr, with the reason."""
     if server is None:
         catalog = _catalog()
         cards = [bundle.card for bundle in catalog.bundles()]
@@ -78,12 +79,15 @@ def add(
     ],
     card: Annotated[
         Path | None,
-        typer.Option(help="JSON or YAML: what a save_pretrained folder cannot say (name, licence, classes, input)."),
+        typer.Option(
+            metavar="FILE",
+            help="JSON or YAML: what a save_pretrained folder cannot say (name, licence, classes, input).",
+        ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a model of the same name.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify a bundle and add it to the models of this machine (FOVEATE_DATA/models)."""
+    """Verify a bundle and add it to this machine's models. They lie in FOVEATE_DATA/models."""
     with unpacked(source) as given, _as_bundle(given, card) as directory:
         try:
             report = engine("model.bundle:verify_bundle")(directory)
@@ -132,10 +136,10 @@ def _as_bundle(given: Path, card: Path | None) -> Iterator[Path]:
 
 def export(
     model: Annotated[str, typer.Argument(metavar="NAME|DIR|RUN", help="A model, its directory, or a finished run.")],
-    out: Annotated[Path | None, typer.Option(help="New zip file; default ./NAME.zip.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="New zip file; default ./NAME.zip.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Pack a model, or what a finished training run made, into one .zip, for `foveate models add` elsewhere."""
+    """Pack a model or a finished run into one .zip. `foveate models add` takes it elsewhere."""
     directory = _directory(model)
     target = out or Path(f"{read_card(directory).name}.zip")
     if not target.parent.is_dir():
@@ -145,7 +149,7 @@ def export(
 
 
 def verify(model: BundleArgument, as_json: JsonFlag = False) -> None:
-    """Check a model's files, card and weights, and run its networks once."""
+    """Check a model's files, card and weights. Its networks run once."""
     report = engine("model.bundle:verify_bundle")(_directory(model))
     text = f"{report.name} {report.version}: sound ({', '.join(report.checks)}); sha256 {report.sha256}"
     print_result(asdict(report), text, as_json)

@@ -37,12 +37,15 @@ def segment(
     outputs: spelled.OutputsOption = None,
     device: spelled.DeviceOption = "auto",
     block: Annotated[
-        int | None, typer.Option("--block", min=1, help="Cells a side of a block; default: by memory.")
+        int | None, typer.Option("--block", metavar="CELLS", min=1, help="Cells a side of a block; default: by memory.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", min=1, max=1024, help="Patches a forward; default: by device.")
+        int | None,
+        typer.Option("--batch", metavar="N", min=1, max=1024, help="Patches a forward; default: by device."),
     ] = None,
-    memory: Annotated[float, typer.Option("--memory", metavar="GB", help="Memory to stay within.")] = 2.0,
+    memory: Annotated[
+        float, typer.Option("--memory", metavar="GB", help="Memory to stay within, in 10^9 bytes.")
+    ] = 2.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a complete DIR.")] = False,
     as_json: JsonFlag = False,
 ) -> None:

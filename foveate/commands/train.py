@@ -22,14 +22,21 @@ def register(app: typer.Typer) -> None:
 
 def train(
     config: Annotated[
-        Path, typer.Argument(help="A recipe such as bundles/landcover/training.yaml, or an experiment of several.")
+        Path,
+        typer.Argument(
+            metavar="CONFIG", help="A recipe such as examples/tiny/training.yaml, or an experiment of several."
+        ),
     ],
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Runs to train, as FOLD, MODEL or FOLD/MODEL; may be repeated.")
+        list[str] | None,
+        typer.Option("--only", metavar="RUN", help="Run to train, as FOLD, MODEL or FOLD/MODEL; may be repeated."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the bundles and their scores as JSON.")] = False,
 ) -> None:
-    """Train bundles from a recipe; the same command goes on where an interrupted one stopped."""
+    """Train bundles from a recipe or an experiment. The same command goes on where an interrupted one stopped.
+
+    Relative paths in CONFIG begin in the current directory.
+    """
     # Torch's threads spin while they wait; on a machine that is not theirs alone that costs several times the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with _log_on_stderr():

@@ -36,7 +36,7 @@ _INPUTS = {
     "roi": "x, y, width, height in level-0 pixels",
     "spacing": "Side of a level-0 pixel in the bundle's unit; wins over the file's",
     "bands": "Bands to use, counted from 1, in the bundle's order",
-    "rescale": "low, high: source values that become 0 and 255",
+    "rescale": "low, high: source values that become 0 and the top of the model's range (255 for uint8)",
     "mask_downsample": "1, 2, 4, 8…: a smaller mask",
     "tissue_mask": "Skip the empty background of slides",
     "force": "Go on although the image is of another kind than the bundle's",

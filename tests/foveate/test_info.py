@@ -63,7 +63,10 @@ def test_options_are_tried_as_in_segment(capsys: pytest.CaptureFixture[str]) -> 
         "fits": True,
         "ratio": [1.0, 1.0],
         "spacing": None,
-        "warnings": ["scale unknown to the model"],
+        "warnings": [
+            "landcover does not say which pixel size it was trained at (scale unknown to the model): "
+            "masks of much coarser or finer images may be poor"
+        ],
     }
 
 

@@ -40,7 +40,8 @@ def test_a_bundle_without_spacing_sees_level_0_and_says_so() -> None:
     found = fit(SCENE, LANDCOVER, SegmentOptions())
     assert found.ratio == (1.0, 1.0)
     assert found.spacing == SCENE.spacing
-    assert found.warnings == ("scale unknown to the model",)
+    [warning] = found.warnings
+    assert warning.startswith("landcover does not say") and "(scale unknown to the model)" in warning
     assert "--spacing 2 changes nothing" in fit(SCENE, LANDCOVER, SegmentOptions(spacing=2)).warnings[1]
 
 
