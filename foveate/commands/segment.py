@@ -2,16 +2,21 @@
 
 import math
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from foveate import options as spelled
+from foveate.bundles import named_bundle
+from foveate.card import read_card
+from foveate.coverage import checked_coverage
 from foveate.engine import engine
-from foveate.errors import OptionInvalid
+from foveate.errors import OptionInvalid, OutputExists
 from foveate.output import JsonFlag, print_result
 from foveate.progress import show_progress
+from foveate.schema import SegmentOptions
 
 
 def register(app: typer.Typer) -> None:
@@ -70,17 +75,38 @@ def segment(
     # Torch's threads would spin while they wait, on cores that the reading threads need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = engine("jobs.settings:read_settings")(engine("jobs.settings:StateSettings"))
+    catalog = engine("jobs.catalog:Catalog")(settings.bundle_dirs)
+    _refuse_early(image, out, chosen, catalog, overwrite=overwrite)
     with show_progress(image.name) as report:
         manifest: dict[str, Any] = engine("worker.local:segment")(
             image,
             out,
             chosen,
-            catalog=engine("jobs.catalog:Catalog")(settings.bundle_dirs),
+            catalog=catalog,
             machine={"device": device, "memory_gb": memory, "batch": batch, "block": block},
             overwrite=overwrite,
             report=lambda stage, share: report(share, stage),
         )
     print_result(manifest, _summary(manifest, out), as_json)
+
+
+def _refuse_early(image: Path, out: Path, options: SegmentOptions, catalog: Any, *, overwrite: bool) -> None:
+    """Raise what the job would, by the same rules, where these need no torch: it takes seconds to load."""
+    if os.path.lexists(out) and not overwrite:
+        raise OutputExists(f"{out} exists already", hint="choose another --out, or say --overwrite")
+    if os.path.lexists(out) or out.resolve().is_relative_to(image.resolve()):
+        return  # what may not be replaced goes before all else, and the job knows
+    with closing(engine("raster.image:open_image")(engine("raster.image:ImageRef")(image.absolute()))) as opened:
+        info = opened.info
+    engine("raster.fit:region_of_interest")(info, options)
+    if options.model is None:
+        cards = {bundle.card.name: bundle.card for bundle in catalog.bundles()}
+        card = cards[engine("raster.fit:choose_bundle")(info, cards, options)]
+    else:
+        card = read_card(named_bundle(options.model, lambda name: Path(catalog.bundle(name).directory)))
+        engine("raster.fit:fit")(info, card, options)
+    engine("raster.fit:checked_policy_for")(card, options.policy)
+    checked_coverage(card, options)
 
 
 def _summary(manifest: dict[str, Any], out: Path) -> str:

@@ -1,6 +1,8 @@
 """The command line's frame: exit codes, where things are printed, and the last line of an error."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,28 @@ def test_models_of_a_service(service: Service, capsys: pytest.CaptureFixture[str
     assert "glands" in capsys.readouterr().out
     assert run(["models", "show", "glands", "--server", service.url, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "glands"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--out", "."], ". exists already"),
+        (["--roi", "90000,0,10,10"], "lies outside the image"),
+        (["--coverage", "dense", "--detail", "0.5"], "detail 0.5 steers adaptive coverage"),
+        (["--policy", "fixed:9"], "the bundle has 2 fields of view"),
+        (["--model", "landcover"], "is a slide, and landcover was trained on scenes"),
+    ],
+)
+def test_what_needs_no_network_is_refused_before_torch_is_loaded(words: list[str], said: str, tmp_path: Path) -> None:
+    """Torch takes seconds to load: a mistake in the command line is told at once."""
+    code = """
+import sys
+from foveate.cli import run
+code = run(sys.argv[1:])
+assert "torch" not in sys.modules
+sys.exit(code)
+"""
+    command = ["segment", str(SLIDE), "--model", "glands", "--out", str(tmp_path / "out"), *words]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert list(tmp_path.iterdir()) == []
