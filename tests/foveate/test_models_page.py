@@ -18,7 +18,7 @@ def test_the_page_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FOVEATE_DATA", str(tmp_path / "data"))
     (tmp_path / "scene.tif").symlink_to(DATA / "geotiff" / "rgb_deflate.tif")
-    make_bundle(tmp_path / "runs" / "roofs" / "bundle")
+    make_bundle(tmp_path / "runs" / "tiny" / "bundle")
     blocks = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
     assert [language for language, _ in blocks] == ["python", "json", "sh", "sh"]
     for language, text in blocks:
