@@ -17,7 +17,7 @@ def main() -> int:
     try:
         run_worker(read_settings(WorkerSettings))
     except FoveateError as error:
-        print(f"{error.message}\n{error.hint}", file=sys.stderr)  # noqa: T201 (a command's own output)
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)  # noqa: T201 (a command's own output)
         return error.exit_code
     return 0
 
