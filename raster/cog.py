@@ -84,6 +84,8 @@ def georeferencing(georeference: Georeference) -> dict[str, Any]:
     if georeference.crs is not None:
         options["crs"] = CRS.from_wkt(georeference.crs)
     if georeference.gcps:
+        # rasterio writes none without a CRS, but takes an empty one, of which nothing gets into the file.
+        options.setdefault("crs", CRS())
         # GDAL adds half a pixel to the control points of a PixelIsPoint file when it writes, and again when it reads.
         shift = 1.0 if _is_point(georeference) else 0.0
         options["gcps"] = [

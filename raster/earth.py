@@ -2,23 +2,23 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pyproj
-import rasterio.transform
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
-from rasterio.control import GroundControlPoint
 from rasterio.features import shapes
 
+from raster.gcps import Polynomial, turn_of
 from raster.geometry import Size
 from raster.georeference import Georeference
 
 Coordinates = NDArray[np.float64]
 """(n, 2): x, y."""
+ToGround = Callable[[Coordinates, Coordinates], tuple[Coordinates, Coordinates]]
+"""Columns and rows, (n,), to x and y of a CRS."""
 
 _EARTH_RADIUS_M = 6_371_000
 _FINEST_PIXEL = 5e-7
@@ -44,11 +44,10 @@ class EarthPlacement:
     """
 
     def __init__(self, georeference: Georeference, size: Size) -> None:
-        crs = _crs_on_earth(georeference.crs)
-        if crs is None:
+        place = _place_of(georeference)
+        if place is None:
             raise ValueError("the georeference is not on Earth")
-        self._to_ground = _pixel_to_ground(georeference)
-        self._to_degrees = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+        crs, self._to_ground, self._to_degrees = place
         self._size = size
         step = max(1, max(size.width, size.height) // 16)
         self._step = step if crs.is_geographic and not georeference.gcps else min(step, 64)
@@ -144,9 +143,20 @@ class EarthPlacement:
 
 
 def on_earth(georeference: Georeference) -> bool:
-    """Whether the georeference gives each pixel a place on the Earth."""
-    placed = georeference.transform is not None or bool(georeference.gcps)
-    return placed and _crs_on_earth(georeference.crs) is not None
+    """Whether the georeference gives each pixel a place on the Earth, so that an EarthPlacement can be made of it."""
+    return _place_of(georeference) is not None
+
+
+def _place_of(georeference: Georeference) -> tuple[pyproj.CRS, ToGround, pyproj.Transformer] | None:
+    """The CRS, the way to it from pixels and the way from it to degrees; None where one of them is missing."""
+    crs = _crs_on_earth(georeference.crs)
+    to_ground = None if crs is None else _pixel_to_ground(georeference, crs)
+    if crs is None or to_ground is None:
+        return None
+    try:
+        return crs, to_ground, pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    except ProjError:
+        return None
 
 
 def _crs_on_earth(wkt: str | None) -> pyproj.CRS | None:
@@ -157,26 +167,19 @@ def _crs_on_earth(wkt: str | None) -> pyproj.CRS | None:
     except ProjError:
         return None
     geodetic = crs.geodetic_crs
-    if geodetic is None or geodetic.ellipsoid is None:
+    # x and y of a geocentric system are metres from the Earth's centre, and leave out the third.
+    if geodetic is None or geodetic.ellipsoid is None or crs.is_geocentric:
         return None
     radius = geodetic.ellipsoid.semi_major_metre
     return crs if abs(radius / _EARTH_RADIUS_M - 1) < 0.01 else None
 
 
-def _pixel_to_ground(
-    georeference: Georeference,
-) -> Callable[[Coordinates, Coordinates], tuple[Any, Any]]:
-    """Columns and rows (corner convention) to the CRS: the affine transform, or GDAL's polynomial of the GCPs."""
+def _pixel_to_ground(georeference: Georeference, crs: pyproj.CRS) -> ToGround | None:
+    """Columns and rows (corner convention) to the CRS: the affine transform, or the polynomial of the GCPs, if any."""
     if georeference.gcps:
-        points = [GroundControlPoint(col=c, row=r, x=x, y=y, z=z) for c, r, x, y, z in georeference.gcps]
-        polynomial = rasterio.transform.GCPTransformer(points)
-
-        def by_points(columns: Coordinates, rows: Coordinates) -> tuple[Any, Any]:
-            x, y = polynomial.xy(rows, columns, offset="ul")
-            return np.asarray(x), np.asarray(y)
-
-        return by_points
-    assert georeference.transform is not None
+        return Polynomial.fitted(georeference.gcps, turn_of(crs))
+    if georeference.transform is None:
+        return None
     a, b, c, d, e, f = georeference.transform
     return lambda columns, rows: (a * columns + b * rows + c, d * columns + e * rows + f)
 

@@ -136,10 +136,15 @@ class RegionsProcess:
         if self._child.returncode == 1 and answer:
             raise error_of(**json.loads(answer))
         code = self._child.returncode
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        what = f"the process that writes {self._job.out.name}"
+        if code < 0:
+            raise Unexpected(
+                f"{what} was killed by signal {-code}",
+                hint="signal 9 often means too little memory: use a mask_downsample of 2 or more; submit the job again",
+            )
         raise Unexpected(
-            f"the process that writes {self._job.out.name} {how}",
-            hint="signal 9 often means too little memory: use a mask_downsample of 2 or more; submit the job again",
+            f"{what} ended with status {code}",
+            hint="what it met stands in the log; without polygons (regions=false, --no-regions) the mask can be made",
         )
 
 

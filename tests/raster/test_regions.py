@@ -134,6 +134,26 @@ def test_a_region_on_mars_stays_in_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("columns", "crs", "frame"),
+    [
+        ((0, 15, 30), 32633, "longitude"),  # two lines of points: the first order
+        ((7,), 32633, "pixels"),
+        ((0, 30), None, "pixels"),
+        ((0, 30), 4978, "pixels"),  # geocentric
+    ],
+)
+def test_control_points_never_end_a_run(tmp_path: Path, columns: tuple[int, ...], crs: int | None, frame: str) -> None:
+    gcps = tuple((float(c), float(r), 500_000.0 + 10 * c, 4_500_000.0 - 10 * r, 0.0) for r in (0, 20) for c in columns)
+    place = Georeference(crs=None if crs is None else CRS.from_epsg(crs).to_wkt(), gcps=gcps)
+    case = case_of(tmp_path, np.zeros((20, 30), dtype=np.uint8), georeference=place)
+    summary = case.write_in_process()
+    assert (summary.regions, summary.dropped_pixels) == (1, 0)
+    assert frame in case.collection()["foveate"]["frame"]
+    [geometry] = shapes(case.collection()["features"])
+    assert geometry.equals(shapely.box(0, 0, 30, 20)) == (frame == "pixels")
+
+
+@pytest.mark.parametrize(
     "name",
     ["OSBS_029.tif", "cogeo.tif", "inverted_lat.tif", "cog_gcps_ovr.tif", "rgba_geotiff.tiff", "cog_dateline.tif"],
 )
@@ -276,6 +296,13 @@ def test_a_killed_child_is_an_error_for_who_feeds_it(tmp_path: Path) -> None:
             for rows in case.strips():
                 process.write(rows)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_child_that_failed_by_itself_is_not_said_to_lack_memory(tmp_path: Path) -> None:
+    case = case_of(tmp_path / "missing", np.zeros((20, 30), dtype=np.uint8))
+    with pytest.raises(Unexpected, match="ended with status 1") as caught:
+        case.write_in_process()
+    assert "memory" not in caught.value.hint
 
 
 def test_a_parent_that_stops_early_ends_the_child_and_leaves_nothing(tmp_path: Path) -> None:

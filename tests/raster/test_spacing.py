@@ -86,7 +86,27 @@ def test_gcps_count_by_the_affine_fitted_to_them() -> None:
     assert ground_spacing(80, 100, None, gcps[:2], UTM) is None
 
 
-@pytest.mark.parametrize("wkt", [None, MARS, 'LOCAL_CS["arbitrary",UNIT["metre",1]]', "nonsense"])
+def test_gcps_astride_the_antimeridian_lie_side_by_side() -> None:
+    gcps = [GroundControlPoint(r, c, x, 0.001 * r, 0) for r in (0, 100) for c, x in ((0, 179.99), (100, -179.91))]
+    spacing = ground_spacing(100, 100, None, gcps, DEGREES)
+    assert spacing is not None
+    assert (spacing.x, spacing.y) == pytest.approx((111.32, 110.57), rel=1e-3)
+
+
+@pytest.mark.parametrize(("code", "step"), [(27572, 10.0), (4807, 1e-4)])
+def test_grads_are_no_degrees(code: int, step: float) -> None:
+    """The French national system counts its angles in grads, and from Paris."""
+    crs = CRS.from_epsg(code)
+    place = Affine(step, 0, 600_000, 0, -step, 2_200_000) if code == 27572 else Affine(step, 0, 0, 0, -step, 52)
+    spacing = ground_spacing(100, 100, place, [], crs.to_wkt())
+    assert spacing is not None
+    expected = (10.0, 10.0) if code == 27572 else (10.04 * math.cos(math.radians(46.8)), 10.006)
+    assert (spacing.x, spacing.y) == pytest.approx(expected, rel=3e-3)
+
+
+@pytest.mark.parametrize(
+    "wkt", [None, MARS, CRS.from_epsg(4978).to_wkt(), 'LOCAL_CS["arbitrary",UNIT["metre",1]]', "nonsense"]
+)
 def test_no_place_on_earth_is_unknown(wkt: str | None) -> None:
     assert ground_spacing(10, 10, Affine(1, 0, 0, 0, -1, 0), [], wkt) is None
 
@@ -126,3 +146,24 @@ def test_real_files(name: str, expected: float | None) -> None:
 def test_uneven_ground_is_warned_of(transform: Affine | None, wkt: str, says: str | None) -> None:
     found = warn_of_uneven_ground(3600, 1800, transform, [], wkt)
     assert found == [] if says is None else says in found[0]
+
+
+@pytest.mark.parametrize(
+    ("gcps", "wkt", "says"),
+    [
+        ([(0, 0), (9, 0), (0, 9)], None, "3 ground control points have no system"),
+        ([(0, 0), (9, 9), (3, 3)], UTM, "fix no place"),
+        ([(3, 3)], UTM, "its ground control point fix"),
+        ([(0, 0), (9, 0), (0, 9)], UTM, None),
+    ],
+)
+def test_gcps_that_place_nothing_are_warned_of(gcps: list[tuple[int, int]], wkt: str | None, says: str | None) -> None:
+    points = [GroundControlPoint(r, c, 500_000 + 10 * c, 4_500_000 - 10 * r) for c, r in gcps]
+    assert (ground_spacing(10, 10, None, points, wkt) is None) == (says is not None)
+    found = warn_of_uneven_ground(10, 10, None, points, wkt)
+    assert found == [] if says is None else says in found[0]
+
+
+def test_a_pixel_on_a_pole_covers_nothing() -> None:
+    """Grids of weather models have a row on each pole, half of which lies beyond."""
+    assert "100% less" in warn_of_uneven_ground(360, 181, Affine(1, 0, -180.5, 0, -1, 90.5), [], DEGREES)[0]

@@ -175,6 +175,15 @@ def test_control_points_of_a_pixel_is_point_file_do_not_move(tmp_path: Path) -> 
         assert mask.tags()["AREA_OR_POINT"] == "Point"
 
 
+def test_control_points_without_a_system_are_carried(tmp_path: Path) -> None:
+    points = ((0.0, 0.0, 10.0, 50.0, 0.0), (0.0, 100.0, 10.0, 49.0, 0.0), (100.0, 0.0, 11.0, 50.0, 3.0))
+    georeference = Georeference(gcps=points, area_or_point="Area")
+    write_mask(tmp_path / "mask.tif", np.zeros((600, 600), dtype=np.uint8), georeference)
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert tuple((p.col, p.row, p.x, p.y, p.z) for p in mask.gcps[0]) == points
+        assert mask.gcps[1] is None
+
+
 def test_slides_carry_their_resolution(tmp_path: Path) -> None:
     write_mask(tmp_path / "mask.tif", np.zeros((30, 20), dtype=np.uint8), Georeference(spacing_um=(0.25, 0.499)))
     with rasterio.open(tmp_path / "mask.tif") as mask:
