@@ -328,7 +328,8 @@ def test_a_child_whose_parent_was_killed_says_nothing(tmp_path: Path) -> None:
     assert not case.job.out.exists()
 
 
-def test_even_placements_give_what_one_by_one_placing_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("straight", [True, False])
+def test_even_placements_give_what_one_by_one_placing_gives(tmp_path: Path, straight: bool) -> None:
     """All corners at once, against the way that also knows antimeridians and poles."""
     wkt = CRS.from_epsg(32632).to_wkt()
     place = Georeference(crs=wkt, transform=(0.5, 0.02, 700000.0, 0.02, -0.5, 5_000_000.0))
@@ -337,7 +338,7 @@ def test_even_placements_give_what_one_by_one_placing_gives(tmp_path: Path) -> N
     quick = case.collection()["features"]
     with pytest.MonkeyPatch.context() as patch:
         survey = EarthPlacement._survey
-        patch.setattr(EarthPlacement, "_survey", lambda self, size: (False, survey(self, size)[1]))
+        patch.setattr(EarthPlacement, "_survey", lambda self, size: (straight, False, survey(self, size)[2]))
         case.write()
     slow = case.collection()["features"]
     assert [feature["id"] for feature in quick] == [feature["id"] for feature in slow]
