@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import rasterio
 import rasterio.shutil
@@ -25,6 +26,7 @@ CACHE_BYTES = 48 * 2**20
 _DEFLATE_LEVEL = 5
 """Half the time of the default, 6, for masks that are a twelfth larger."""
 
+_ROOT = "<PAMDataset>\n"
 _CLASSIC_LIMIT = 4_000_000_000
 
 
@@ -131,6 +133,46 @@ def cog_copy(scratch: Path, path: Path, *, bigtiff: bool) -> Iterator[Path]:
             NUM_THREADS="ALL_CPUS",  # to compress; tiles are written in their order
         )
         yield partial
+
+
+def lost_crs(copy: Path, georeference: Georeference) -> ElementTree.Element | None:
+    """The CRS as GDAL's auxiliary metadata name it, if the written file does not hold it; None: it does.
+
+    GeoTIFF's keys have no place for some (a rotated pole, a view from space), and GDAL leaves these out without a word.
+    """
+    if georeference.crs is None:
+        return None
+    with reading_back(copy) as dataset:
+        held = dataset.gcps[1] if georeference.gcps else dataset.crs
+    if held == CRS.from_wkt(georeference.crs):
+        return None
+    if not georeference.gcps:
+        # Without dataAxisToSRSAxisMapping x is the longitude, as it is to rasterio.
+        element = ElementTree.Element("SRS")
+        element.text = georeference.crs
+        return element
+    element = ElementTree.Element("GCPList", Projection=georeference.crs)
+    for index, (column, row, *place) in enumerate(georeference.gcps, 1):
+        names = {"Pixel": column, "Line": row} | dict(zip("XYZ", place, strict=True))
+        ElementTree.SubElement(
+            element, "GCP", {"Id": str(index)} | {name: repr(value) for name, value in names.items()}
+        )
+    return element
+
+
+def with_crs(metadata: str, crs: ElementTree.Element | None) -> str:
+    """GDAL's auxiliary metadata, as XML of ours, and in them the CRS, if there is one."""
+    if crs is None:
+        return metadata
+    ElementTree.indent(crs, level=1)
+    return metadata.replace(_ROOT, f"{_ROOT}  {ElementTree.tostring(crs, encoding='unicode')}\n", 1)
+
+
+def write_lost_crs(path: Path, crs: ElementTree.Element | None) -> None:
+    """Write the sidecar of a raster of ours that has none but for a CRS that it could not hold. Raises DiskFull."""
+    if crs is not None:
+        with whole_file(path.with_name(path.name + ".aux.xml")) as partial:
+            partial.write_text(with_crs(f"{_ROOT}</PAMDataset>\n", crs), encoding="utf-8")
 
 
 def _is_point(georeference: Georeference) -> bool:

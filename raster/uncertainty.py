@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raster.cog import cog_copy, needs_bigtiff, writing
+from raster.cog import cog_copy, lost_crs, needs_bigtiff, write_lost_crs, writing
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.scratch import ScratchRaster
@@ -24,6 +24,7 @@ class UncertaintyWriter:
     def __init__(self, scratch: Path, size: Size, georeference: Georeference) -> None:
         self._size = size
         self._sum = 0.0
+        self._georeference = georeference
         self._raster = ScratchRaster(
             scratch,
             "uncertainty",
@@ -49,6 +50,8 @@ class UncertaintyWriter:
             found = sum(float(np.nansum(tile, dtype=np.float64)) for tile in self._raster.tiles_of(copy))
             if not np.isclose(found, self._sum, rtol=1e-9, atol=1e-9):
                 raise disk_full(path, "pixels that were written are not in the file")
+            crs = lost_crs(copy, self._georeference)
+        write_lost_crs(path, crs)
 
     def close(self) -> None:
         self._raster.close()

@@ -15,7 +15,17 @@ from PIL import Image
 
 from foveate.schema import NODATA, ClassCard
 from raster.aux_xml import aux_xml
-from raster.cog import cog_copy, georeferencing, needs_bigtiff, place_tags, scratch_profile, writing
+from raster.cog import (
+    cog_copy,
+    georeferencing,
+    lost_crs,
+    needs_bigtiff,
+    place_tags,
+    scratch_profile,
+    with_crs,
+    write_lost_crs,
+    writing,
+)
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.overviews import build_overviews, corner_halved, mode_halved, tiles_across
@@ -34,6 +44,7 @@ class MaskWriter:
         self._size = size
         self._classes = tuple(classes)
         self._counts = np.zeros(256, dtype=np.int64)
+        self._georeference = georeference
         self._raster = ScratchRaster(scratch, "mask", size, "uint8", NODATA, georeference, self._prepare)
 
     def _prepare(self, dataset: Any) -> None:
@@ -85,10 +96,11 @@ class MaskWriter:
         scratch = self.seal()
         with writing(path), cog_copy(scratch, path, bigtiff=needs_bigtiff(self._size, 1)) as copy:
             self._check(copy, path)
+            crs = lost_crs(copy, self._georeference)
         with whole_file(path.with_name(path.name + ".aux.xml")) as partial:
             counts = self.counts
             text = aux_xml(self._classes, [int(counts[card.value]) for card in self._classes])
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(with_crs(text, crs), encoding="utf-8")
 
     def _check(self, copy: Path, path: Path) -> None:
         found = np.zeros(256, dtype=np.int64)
@@ -110,7 +122,8 @@ def write_foveation(
 
     mean_fov: (rows, columns), weighted mean FoV in 0..1 (paper, B.4). chosen: (rows, columns), index of the FoV from 1.
     georeference: that of the cells, which share out the ground of the mask evenly (design 2), so that where a border
-    cuts cells a pixel lies a part of a cell beside its own. Raises DiskFull.
+    cuts cells a pixel lies a part of a cell beside its own. `path`.aux.xml holds a CRS that the file cannot. Raises
+    DiskFull.
     """
     bands = np.stack([mean_fov, chosen]).astype(np.float32)
     size = Size(bands.shape[2], bands.shape[1])
@@ -131,6 +144,8 @@ def write_foveation(
             ):
                 if not np.array_equal(dataset.read(), bands, equal_nan=True):
                     raise disk_full(path, "pixels that were written are not in the file")
+                crs = lost_crs(copy, georeference)
+        write_lost_crs(path, crs)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

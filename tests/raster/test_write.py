@@ -19,6 +19,7 @@ from foveate.schema import ClassCard
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.overviews import mode_halved
+from raster.uncertainty import UncertaintyWriter
 from raster.whole_file import whole_file
 from raster.write import MaskWriter, write_foveation
 from tests.shared import DATA
@@ -162,6 +163,43 @@ def test_the_place_on_the_ground_is_carried_exactly(tmp_path: Path, name: str) -
             if crs:
                 expected = source.tags().get("AREA_OR_POINT", "Area")
                 assert mask.tags().get("AREA_OR_POINT", "Area") == expected
+
+
+@pytest.mark.parametrize("gcps", [False, True])
+@pytest.mark.parametrize(
+    ("crs", "held"),
+    [
+        ("+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +R=6371229", False),
+        ("+proj=nsper +h=35785831 +lat_0=10", False),
+        ("+proj=healpix", False),
+        ("EPSG:4326", True),
+        ("EPSG:27572", True),
+    ],
+)
+def test_a_system_that_no_geotiff_holds_stands_beside_it(tmp_path: Path, crs: str, held: bool, gcps: bool) -> None:
+    system = rasterio.crs.CRS.from_wkt(rasterio.crs.CRS.from_user_input(crs).to_wkt())
+    points = tuple((c, r, 10.0 + c, 50.0 - r, 0.0) for c in (0.0, 600.0) for r in (0.0, 600.0))
+    transform = None if gcps else (0.5, 0.0, 10.0, 0.0, -0.5, 50.0)
+    place = Georeference(crs=system.to_wkt(), transform=transform, gcps=points if gcps else (), area_or_point="Area")
+    write_mask(tmp_path / "mask.tif", np.zeros((600, 600), dtype=np.uint8), place)
+    cells = np.zeros((5, 5), np.float32)
+    write_foveation(tmp_path / "foveation.tif", cells, cells, place)
+    writer = UncertaintyWriter(tmp_path, Size(600, 600), place)
+    writer.write(Region(0, 0, 600, 600), np.zeros((600, 600), np.float32))
+    writer.finish(tmp_path / "uncertainty.tif")
+    writer.close()
+    for name in ("mask.tif", "foveation.tif", "uncertainty.tif"):
+        with rasterio.open(tmp_path / name) as raster:
+            found, found_system = raster.gcps
+            assert (found_system if gcps else raster.crs) == system
+            assert len(found) == len(place.gcps)
+            assert gcps or raster.transform == rasterio.Affine(*transform or ())
+            assert cog_validate(tmp_path / name, strict=True)[0]
+    assert (tmp_path / "foveation.tif.aux.xml").exists() != held
+    assert (tmp_path / "uncertainty.tif.aux.xml").exists() != held
+    root = ElementTree.parse(tmp_path / "mask.tif.aux.xml").getroot()
+    assert len(list(root.iter("Category"))) == 4
+    assert len([*root.iter("SRS"), *root.iter("GCPList")]) == (not held)
 
 
 def test_control_points_of_a_pixel_is_point_file_do_not_move(tmp_path: Path) -> None:
