@@ -83,8 +83,8 @@ def warn_of_uneven_ground(
 
 def _gcps_alone(count: int, wkt: str | None) -> str:
     why = "have no system (CRS)" if wkt is None else "fix no place: fewer than three, or all on a line"
-    points = "its ground control point" if count == 1 else f"its {count} ground control points"
-    return f"{points} {why}; they are carried to the results, but spacing is unknown and polygons are in pixels"
+    kept = "they are carried to the results, but spacing is unknown and polygons are in pixels"
+    return f"its ground control points ({count}) {why}; {kept}"
 
 
 @dataclass(frozen=True)

@@ -151,9 +151,9 @@ def test_uneven_ground_is_warned_of(transform: Affine | None, wkt: str, says: st
 @pytest.mark.parametrize(
     ("gcps", "wkt", "says"),
     [
-        ([(0, 0), (9, 0), (0, 9)], None, "3 ground control points have no system"),
+        ([(0, 0), (9, 0), (0, 9)], None, "(3) have no system"),
         ([(0, 0), (9, 9), (3, 3)], UTM, "fix no place"),
-        ([(3, 3)], UTM, "its ground control point fix"),
+        ([(3, 3)], UTM, "(1) fix no place"),
         ([(0, 0), (9, 0), (0, 9)], UTM, None),
     ],
 )
