@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from foveate.errors import Dismissed, FoveateError, Unexpected, error_of
+from foveate.errors import Dismissed, FoveateError, Unexpected, WorkerLost, error_of
 from foveate.schema import NODATA
 from raster.features import Feature, Features, RegionsJob
 from raster.polygonize import Polygonizer
@@ -138,9 +138,9 @@ class RegionsProcess:
         code = self._child.returncode
         what = f"the process that writes {self._job.out.name}"
         if code < 0:
-            raise Unexpected(
+            raise WorkerLost(
                 f"{what} was killed by signal {-code}",
-                hint="signal 9 often means too little memory: use a mask_downsample of 2 or more; submit the job again",
+                hint="signal 9 often means too little memory: use a mask_downsample of 2 or more; run the job again",
             )
         raise Unexpected(
             f"{what} ended with status {code}",

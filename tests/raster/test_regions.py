@@ -20,7 +20,7 @@ from pyproj import Geod
 from rasterio.crs import CRS
 from scipy import ndimage
 
-from foveate.errors import DiskFull, Dismissed, Unexpected
+from foveate.errors import DiskFull, Dismissed, Unexpected, WorkerLost
 from foveate.schema import ClassCard, SpacingInfo
 from raster.earth import EarthPlacement, on_earth
 from raster.features import RegionsJob
@@ -292,7 +292,7 @@ def test_a_killed_child_is_an_error_for_who_feeds_it(tmp_path: Path) -> None:
     case = case_of(tmp_path, blobs(Size(1000, 1000)))
     with RegionsProcess(case.job) as process:
         process.kill()
-        with pytest.raises(Unexpected, match="was killed by signal 9"):
+        with pytest.raises(WorkerLost, match="was killed by signal 9"):
             for rows in case.strips():
                 process.write(rows)
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ import zarr
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
-from foveate.errors import DiskFull
+from foveate.errors import DiskFull, WorkerLost
 from model.predictor import Predictor
 from raster import regions
 from raster.uncertainty import mean_halved
@@ -163,15 +163,13 @@ def test_a_mask_that_lost_pixels_is_written_once_more(bundle, tmp_path, monkeypa
     assert not left
 
 
-def test_a_failing_vectoriser_fails_the_job(bundle, tmp_path, monkeypatch):
-    from foveate.errors import Unexpected
-    from raster.regions import RegionsProcess
-
+def test_a_vectoriser_that_was_killed_costs_an_attempt(bundle, tmp_path, monkeypatch):
     image = write_image(tmp_path / "i.tif", noise(300, 280))
-    write = RegionsProcess.write
-    monkeypatch.setattr(RegionsProcess, "write", lambda self, rows: (self.kill(), write(self, rows))[1])
-    with pytest.raises(Unexpected, match=r"writes regions\.geojson"):
+    write = regions.RegionsProcess.write
+    monkeypatch.setattr(regions.RegionsProcess, "write", lambda self, rows: (self.kill(), write(self, rows))[1])
+    with pytest.raises(WorkerLost, match=r"writes regions\.geojson") as lost:
         made(spec_for(image, bundle, tmp_path))
+    assert lost.value.retryable
 
 
 def test_the_mean_of_four_passes_over_what_was_not_examined():
