@@ -113,7 +113,7 @@ def _entries(classes: Sequence[ClassCard], counts: Sequence[int]) -> list[_Entry
         _Entry(card.color, _shortened(card.name), _percent(int(counts[card.value]), examined)) for card in classes
     ]
     if examined < total:
-        entries.append(_Entry(None, "not examined", _percent(total - examined, total) + " of image"))
+        entries.append(_Entry(None, "not examined", _percent(total - examined, total) + " of the mask"))
     return entries
 
 
