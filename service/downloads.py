@@ -6,12 +6,18 @@ from typing import Any
 
 from fastapi import Response
 from fastapi.responses import FileResponse
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from foveate.errors import ResultGone
 from service.outputs import media_type
 
-__all__ = ["DOWNLOAD", "download"]
+__all__ = ["DOWNLOAD", "download", "gone"]
+
+_LONGEST_RANGE = 4000
+"""Characters of a Range that is read: its numbers have fewer digits than Python refuses to convert."""
+_RANGE = re.compile(r"([0-9]*)-([0-9]*)")
 
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {
@@ -35,23 +41,62 @@ def download(path: Path, sha256: str, if_none_match: str | None) -> Response:
 
 
 class _File(FileResponse):
-    """Ignores a Range that is not one of bytes (RFC 9110, 14.2), where Starlette refuses the request; and a file that
-    has vanished since it was asked for is a problem, not a crash."""
+    """Starlette's, but for what it is told to send: `_ranges` reads Range (RFC 9110, 14.2), where Starlette refuses much
+    that is to be ignored; and a file that has vanished since it was asked for is a problem, not a crash."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not Path(self.path).is_file():
-            raise ResultGone(
-                f"{self.filename} was removed a moment ago", hint="GET /jobs/{id} says what has become of the job"
+        try:
+            found = Path(self.path).stat()
+        except FileNotFoundError as error:
+            raise gone(str(self.filename)) from error
+        self.stat_result = found
+        self.set_stat_headers(found)
+        others = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        ranges = self._wanted(Headers(scope=scope), found.st_size)
+        if ranges == []:
+            raise HTTPException(
+                416, f"no byte of its {found.st_size} is asked for", {"Content-Range": f"bytes */{found.st_size}"}
             )
-        known = [(name, value) for name, value in scope["headers"] if name != b"range" or _is_range(value)]
-        await super().__call__({**scope, "headers": known}, receive, send)
+        if ranges is not None:
+            canonical = ",".join(f"{first}-{last}" for first, last in ranges)
+            others.append((b"range", f"bytes={canonical}".encode()))
+        await super().__call__({**scope, "headers": others}, receive, send)
+
+    def _wanted(self, headers: Headers, size: int) -> list[tuple[int, int]] | None:
+        asked, of = headers.getlist("range"), headers.get("if-range")
+        if len(asked) != 1 or of not in (None, self.headers["etag"], self.headers["last-modified"]):
+            return None
+        return _ranges(asked[0], size)
 
 
-def _is_range(header: bytes) -> bool:
-    """RFC 9110, 14.1.1 and 14.1.2: first-last, first- or -length, with commas between."""
-    if not re.fullmatch(rb"bytes=(\s*(\d+-\d*|-\d+)?\s*,)*\s*(\d+-\d*|-\d+)\s*,?\s*", header, re.IGNORECASE):
-        return False
-    return all(int(first) <= int(last) for first, last in re.findall(rb"(\d+)-(\d+)", header))
+def gone(name: str) -> ResultGone:
+    """A result that was there when it was asked for."""
+    return ResultGone(f"{name} was removed a moment ago", hint="GET /jobs/{id} says what has become of the job")
+
+
+def _ranges(header: str, size: int) -> list[tuple[int, int]] | None:
+    """(first, last) of each range that a file of `size` bytes has something of; None: the header is to be ignored.
+
+    RFC 9110, 14.1.1 and 14.1.2: first-last, first- or -length, with commas between. Each part is matched by itself:
+    one pattern for all of them takes exponential time on what is nearly a list.
+    """
+    unit, _, parts = header.partition("=")
+    if len(header) > _LONGEST_RANGE or unit.strip().lower() != "bytes":
+        return None
+    specs = [part.strip() for part in parts.split(",")]
+    found = [_RANGE.fullmatch(spec) for spec in specs if spec]
+    ranges = []
+    for match in found:
+        if match is None or match[0] == "-":
+            return None
+        first, last = match.groups()
+        if first and last and int(first) > int(last):
+            return None
+        start = int(first) if first else max(0, size - int(last))
+        end = min(int(last), size - 1) if first and last else size - 1
+        if start <= end:
+            ranges.append((start, end))
+    return ranges if found else None
 
 
 def _matches(header: str, etag: str) -> bool:

@@ -39,7 +39,7 @@ STATUS: dict[type[FoveateError], int] = {
 }
 """A class without an entry has its parent's."""
 
-_FRAMEWORK_CODES = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
+_FRAMEWORK_CODES = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large", 416: "range-not-satisfiable"}
 """Of what no class of ours says; anything else is `request-refused`."""
 
 _log = logging.getLogger("foveate.service")

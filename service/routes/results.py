@@ -1,5 +1,7 @@
 """Results: the links of a finished job, and its files with ranges and strong ETags."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
@@ -8,7 +10,7 @@ from fastapi.responses import FileResponse
 from foveate.errors import ResultGone, ResultNotReady, ResultUnknown, Unexpected, error_of
 from foveate.schema import JobState, ResultFile
 from service.deps import Base, State
-from service.downloads import DOWNLOAD, download
+from service.downloads import DOWNLOAD, download, gone
 from service.errors import responses
 from service.examples import RESULTS, shown
 from service.outputs import OUTPUT_IDS, result_file
@@ -27,11 +29,12 @@ router = APIRouter(prefix="/jobs/{job_id}/results", tags=["results"])
 def list_results(job_id: str, state: State, base: Base) -> dict[str, ResultFile]:
     """A failed job answers with the error that it failed with."""
     _check_finished(state, job_id)
-    files = [state.files.result(job_id, name) for name in state.files.result_names(job_id)]
-    return {
-        OUTPUT_IDS.get(path.name, path.name): result_file(path, f"{base}/jobs/{job_id}/results/{path.name}")
-        for path in files
-    }
+    with _removed_meanwhile():
+        files = [state.files.result(job_id, name) for name in state.files.result_names(job_id)]
+        return {
+            OUTPUT_IDS.get(path.name, path.name): result_file(path, f"{base}/jobs/{job_id}/results/{path.name}")
+            for path in files
+        }
 
 
 _FILE = {**DOWNLOAD, **responses(ResultNotReady, ResultUnknown, ResultGone)}
@@ -43,8 +46,18 @@ def download_result(
     job_id: str, name: str, state: State, if_none_match: Annotated[str | None, Header()] = None
 ) -> Response:
     _check_finished(state, job_id)
-    path = state.files.result(job_id, name)
-    return download(path, result_file(path, "").sha256, if_none_match)
+    with _removed_meanwhile():
+        path = state.files.result(job_id, name)
+        return download(path, result_file(path, "").sha256, if_none_match)
+
+
+@contextmanager
+def _removed_meanwhile() -> Iterator[None]:
+    """Results may go between any two looks at them: each file is read for its length and its digest."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise gone("the result") from error
 
 
 def _check_finished(state: State, job_id: str) -> None:
