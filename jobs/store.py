@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import NoScriptError
 
 from foveate.errors import IdempotencyConflict, ImageInUse, ImageUnknown, JobUnknown, WorkerLost
 from foveate.schema import JobState
@@ -37,9 +38,8 @@ class JobStore:
         self._connection = connection
         shared = (_SCRIPTS / "state.lua").read_text()
         names = [path.stem for path in _SCRIPTS.glob("*.lua") if path.stem != "state"]
-        self._scripts = {
-            name: connection.register_script(shared + (_SCRIPTS / f"{name}.lua").read_text()) for name in names
-        }
+        self._texts = {name: shared + (_SCRIPTS / f"{name}.lua").read_text() for name in names}
+        self._scripts = {name: connection.register_script(text) for name, text in self._texts.items()}
 
     # --- for the service ------------------------------------------------------------------------------------------
 
@@ -175,7 +175,12 @@ class JobStore:
 
     @valkey_errors()
     def _run(self, script: str, *arguments: str | float) -> Any:
-        return self._scripts[script](args=arguments)
+        try:
+            return self._scripts[script](args=arguments)
+        except NoScriptError:
+            # A server that has started again between being told the script and running it, as on a full disk, has
+            # forgotten it once more: now script and command go together, as often as they are sent.
+            return self._connection.eval(self._texts[script], 0, *arguments)
 
 
 def _parsed(fields: Mapping[str, str]) -> JobRecord | None:

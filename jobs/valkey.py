@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +19,9 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from foveate.errors import Conflict, EngineMissing, ServiceUnreachable, Unexpected
-from jobs.files import make_directory
+from foveate.errors import Conflict, DiskFull, EngineMissing, ServiceUnreachable, Unexpected
+from jobs.ballast import Ballast, is_full
+from jobs.files import disk_errors, make_directory
 from jobs.lifeline import die_with_parent
 
 __all__ = ["EmbeddedValkey", "connect", "valkey_errors"]
@@ -29,6 +30,10 @@ SOCKET_SECONDS = 5.0
 """How long a command waits for its answer: longer than any that blocks."""
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
+_LONG_LIFE_SECONDS = 30.0
+"""A server that lived so long is started again at once, however often."""
+_PAUSES = (0.0, 1.0, 2.0, 5.0, 15.0)
+"""Seconds before the first, second… new start of a server that keeps dying early."""
 
 
 def connect(url: str) -> Redis:
@@ -66,8 +71,11 @@ class EmbeddedValkey:
     holds the socket (its path is limited to some 100 bytes); by default a new directory below /tmp.
     """
 
-    def __init__(self, data: Path, *, run_dir: Path | None = None) -> None:
+    def __init__(self, data: Path, *, run_dir: Path | None = None, ballast: Ballast | None = None) -> None:
         self._directory = data.resolve() / "valkey"
+        self._ballast = ballast or Ballast(self._directory / "ballast")
+        self._started = self._restart_at = 0.0
+        self._early_deaths = 0
         self._run_dir, self._own_run_dir = run_dir, run_dir is None
         self._lock: int | None = None
         self._server: subprocess.Popen[bytes] | None = None
@@ -88,38 +96,68 @@ class EmbeddedValkey:
         return self._server.pid if self._server is not None and self._server.poll() is None else None
 
     def start(self) -> None:
-        """Start the server, again if it has died, and wait until it answers; Conflict if the directory is taken."""
+        """Start the server, again if it has died, and wait until it answers.
+
+        Conflict if the directory is taken, DiskFull or Unexpected if it does not start.
+        """
         if self.pid is not None:
             return
         binary = _binary()
         make_directory(self._directory)
+        first = self._lock is None
         if self._lock is None:
             self._lock = self._locked()
+            self._ballast.release()
         if self._run_dir is None:
             self._run_dir = Path(tempfile.mkdtemp(prefix="foveate-", dir="/tmp"))
         self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        parent = os.getpid()
-        with (self._directory / "valkey.log").open("ab") as log:
-            self._server = subprocess.Popen(
-                [str(binary), *self._options()],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for us, who stop it last
-                preexec_fn=lambda: die_with_parent(parent, signal.SIGTERM),  # noqa: PLW1509
+        self._started = time.monotonic()
+        try:
+            self._launch(binary)
+            self._wait_until_ready()
+        except BaseException:
+            self._end()
+            if first:  # later the address is known to others, and stays
+                self.stop()
+            raise
+
+    def tend(self, say: Callable[[str], None]) -> None:
+        """One look: start the server again if it has died, after ever longer pauses; Unexpected if that does not help.
+
+        A full disk kills it with every write. Then a part of the ballast is given up, in which it can record what frees
+        more, and it is tried for as long as the disk is full.
+        """
+        if self.pid is not None:
+            self._ballast.lay()
+            return
+        if self._server is not None:
+            self._server = None
+            self._bury(say)
+        if time.monotonic() < self._restart_at:
+            return
+        try:
+            self.start()
+        except (DiskFull, Unexpected) as error:
+            say(error.message)
+            self._bury(say)
+
+    def _bury(self, say: Callable[[str], None]) -> None:
+        now = time.monotonic()
+        self._early_deaths = self._early_deaths + 1 if now - self._started < _LONG_LIFE_SECONDS else 1
+        given = self._ballast.release()
+        if self._early_deaths > len(_PAUSES) and given is None:
+            raise Unexpected(
+                f"Valkey ended {self._early_deaths} times right after its start; its log ends: {self._log_tail()}",
+                hint=f"read {self._directory / 'valkey.log'}",
             )
-        self._wait_until_ready()
+        pause = 0.0 if given else _PAUSES[min(self._early_deaths, len(_PAUSES)) - 1]
+        self._restart_at = now + pause
+        why = "ended" if given is None else f"ended, for the disk of {self._directory} is full: remove images and jobs"
+        say(f"valkey {why}; starting it again" + (f" in {pause:g} s" if pause else ""))
 
     def stop(self) -> None:
         """Stop the server in an orderly way; may be called twice."""
-        if self._server is not None:
-            self._server.terminate()
-            try:
-                self._server.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._server.kill()
-                self._server.wait()
-            self._server = None
+        self._end()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -133,6 +171,29 @@ class EmbeddedValkey:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+    def _launch(self, binary: Path) -> None:
+        parent = os.getpid()
+        with disk_errors(self._directory), (self._directory / "valkey.log").open("ab") as log:
+            self._server = subprocess.Popen(
+                [str(binary), *self._options()],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for us, who stop it last
+                preexec_fn=lambda: die_with_parent(parent, signal.SIGTERM),  # noqa: PLW1509
+            )
+
+    def _end(self) -> None:
+        if self._server is None:
+            return
+        self._server.terminate()
+        try:
+            self._server.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        self._server = None
 
     def _options(self) -> list[str]:
         options = {
@@ -148,7 +209,8 @@ class EmbeddedValkey:
         return [word for name, value in options.items() for word in (f"--{name}", value)]
 
     def _locked(self) -> int:
-        handle = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with disk_errors(self._directory):
+            handle = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -173,7 +235,11 @@ class EmbeddedValkey:
                     time.sleep(0.02)
         finally:
             client.close()
-        self.stop()
+        if is_full(self._directory):
+            raise DiskFull(
+                f"Valkey cannot start: the disk of {self._directory} is full",
+                hint="free some space there, or choose another directory with --data",
+            )
         raise Unexpected(
             f"the embedded Valkey did not start; the end of its log: {self._log_tail()}",
             hint=f"read {self._directory / 'valkey.log'}",

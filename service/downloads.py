@@ -41,8 +41,8 @@ def download(path: Path, sha256: str, if_none_match: str | None) -> Response:
 
 
 class _File(FileResponse):
-    """Starlette's, but for what it is told to send: `_ranges` reads Range (RFC 9110, 14.2), where Starlette refuses much
-    that is to be ignored; and a file that has vanished since it was asked for is a problem, not a crash."""
+    """Starlette's, but for two things: `_ranges` reads Range (RFC 9110, 14.2), where Starlette refuses much that is to
+    be ignored; and a file that has vanished since it was asked for is a problem, not a crash."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

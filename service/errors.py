@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from foveate import errors
 from foveate.errors import FoveateError
 from foveate.schema import Problem, SegmentOptions
+from jobs import ballast
 
 _OGC = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0/"
 _OGC_CODES = frozenset({"no-such-process", "no-such-job", "result-not-ready"})
@@ -87,7 +88,21 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _on_foveate_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, FoveateError)
-    return problem_response(request, error)
+    return problem_response(request, _with_cause(request, error))
+
+
+def _with_cause(request: Request, error: FoveateError) -> FoveateError:
+    """A Valkey that cannot write ends: where the disk of the data is full, that is what there is to mend."""
+    if not isinstance(error, errors.ServiceUnreachable):
+        return error
+    here = request.app.state.collaborators
+    free = here.intake.limits.free(here.files.data)
+    if free > ballast.SIZE:
+        return error
+    return errors.ServiceUnreachable(
+        f"{error.message}; the disk of the service is full ({free} bytes are free), which may be why",
+        hint="remove images and jobs that are no longer needed, trying again where it fails, or give it a larger disk",
+    )
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:

@@ -44,17 +44,12 @@ def up(
         url = f"http://{_HOST}:{bound.getsockname()[1]}"
         supervisor = _supervisor(bound, workers, place, valkey.url, stopping)
 
-        def keep_valkey() -> None:
-            if valkey.pid is None:
-                _say("valkey ended; starting it again")
-                valkey.start()
-
         with _running(supervisor):
             _wait_until_ready(url, supervisor)
             if not stopping.is_set():
                 ready = {"url": url, "data": str(place), "workers": workers, "pid": os.getpid()}
                 print_result(ready, f"Foveate is ready at {url} (described at {url}/docs; Ctrl-C ends it)", as_json)
-            supervisor.watch(keep_valkey)
+            supervisor.watch(lambda: valkey.tend(_say))
             _say("ending: workers, then the API, then Valkey")
     _say("ended")
 

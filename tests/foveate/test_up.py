@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from foveate.cli import run
 from foveate.client import Client
 from foveate.errors import FoveateError
+from jobs.ballast import SIZE
 from tests.service.processes import SLIDE
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +72,38 @@ def answers(url: str) -> bool:
     except FoveateError:
         return False
     return True
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 MiB of its own, which only root can have."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(words, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no disk may be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "filler").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 20))
+    assert shutil.disk_usage(disk).free < 1 << 20
+
+
+def test_a_full_disk_is_emptied_through_the_service(small_disk: Path) -> None:
+    with running_up(small_disk) as (_, url), Client(url) as client:
+        images = [client.upload(SLIDE).id for _ in range(2)]
+        ballast = small_disk / "valkey" / "ballast"
+        wait_until(lambda: ballast.exists() and ballast.stat().st_size == SIZE)
+        for image in images:
+            fill(small_disk)
+            client.delete_image(image)
+        assert client.images() == []
+        assert ballast.stat().st_size < SIZE
+    assert "is full: remove images and jobs" in (small_disk / "up.log").read_text()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -201,3 +201,21 @@ def test_a_record_of_another_version_hides_no_other(store: JobStore, connection:
     assert [job.id for job in store.find()] == [job.id for job in store.live()] == [sound.id]
     with pytest.raises(JobUnknown, match=foreign.id):
         store.get(foreign.id)
+
+
+def test_a_server_that_forgets_its_scripts_at_every_turn_is_given_them_with_the_command(
+    connection: Redis, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk, where it starts again between being told a script and running it."""
+    load = connection.script_load
+
+    def forgetful(text: str) -> str:
+        sha = load(text)
+        connection.script_flush()
+        return str(sha)
+
+    connection.script_flush()
+    monkeypatch.setattr(connection, "script_load", forgetful)
+    store.retire_image("image")
+    with pytest.raises(ImageUnknown):
+        store.create(request_for("image"))

@@ -1,10 +1,16 @@
 """One table makes every error HTTP."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+from fastapi.testclient import TestClient
 
 from foveate import errors
 from foveate.errors import FoveateError, error_of
+from service.app import create_app
 from service.errors import STATUS, for_http, status_of
+from service.settings import ServiceSettings
 
 
 def below(kind: type[FoveateError]) -> list[type[FoveateError]]:
@@ -60,3 +66,16 @@ def test_code_leads_back_to_the_class(kind: type[FoveateError]) -> None:
 
 def test_unknown_code_is_unexpected() -> None:
     assert type(error_of("from-the-future", "m", "h")) is errors.Unexpected
+
+
+@pytest.mark.parametrize(("free", "said"), [(0, True), (1 << 40, False)])
+def test_a_full_disk_is_named_where_valkey_does_not_answer(tmp_path: Path, free: int, said: bool) -> None:
+    def no_answer() -> None:
+        raise errors.ServiceUnreachable("Valkey does not answer", hint="start Valkey")
+
+    app = create_app(ServiceSettings(data=tmp_path), free=lambda _: free)
+    app.state.collaborators = replace(app.state.collaborators, ping=no_answer)
+    problem = TestClient(app).get("/readyz").json()
+    assert (problem["status"], problem["code"]) == (503, "service-unreachable")
+    assert ("the disk of the service is full" in problem["detail"]) is said
+    assert ("remove images and jobs" in problem["hint"]) is said
