@@ -190,6 +190,10 @@ class Client:
     def model(self, name: str) -> BundleCard:
         return BundleCard.model_validate(self._json("GET", f"/models/{name}"))
 
+    def alive(self) -> None:
+        """Returns if a Foveate answers, ready or not; raises ServiceUnreachable."""
+        self._send("GET", "/healthz")
+
     def ready(self) -> None:
         """Returns if the service can take work; raises what keeps it from that, or ServiceUnreachable."""
         self._send("GET", "/readyz")

@@ -32,6 +32,7 @@ from service.uploads import Limits, free_bytes
 
 _SMALL_BODY = 1 << 20
 """Bytes of any request's body but an upload's."""
+_PING_SECONDS = 2.0
 
 __all__ = ["create_app"]
 
@@ -71,10 +72,12 @@ def _collaborators(
     connection = connect(settings.valkey_url)
     store, queue, files = JobStore(connection), JobQueue(connection), FileStore(settings.data)
     limits = Limits(int(settings.max_upload_gb * GB), RESERVE_BYTES, free)
+    # Who asks whether work can be taken does not want to wait until it can.
+    impatient = connect(settings.valkey_url, seconds=_PING_SECONDS, retries=0)
 
     @valkey_errors()
     def ping() -> None:
-        connection.ping()
+        impatient.ping()
 
     collaborators = Collaborators(
         store, queue, files, Catalog(settings.bundle_dirs), Intake(files, limits, probe), ping

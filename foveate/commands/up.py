@@ -4,8 +4,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -43,13 +44,14 @@ def up(
     with closing(_listening(port)) as bound, engine("jobs.valkey:EmbeddedValkey")(place) as valkey:
         url = f"http://{_HOST}:{bound.getsockname()[1]}"
         supervisor = _supervisor(bound, workers, place, valkey.url, stopping)
+        keep_valkey = partial(valkey.tend, _say)
 
         with _running(supervisor):
-            _wait_until_ready(url, supervisor)
+            _wait_until_up(url, supervisor, keep_valkey)
             if not stopping.is_set():
                 ready = {"url": url, "data": str(place), "workers": workers, "pid": os.getpid()}
                 print_result(ready, f"Foveate is ready at {url} (described at {url}/docs; Ctrl-C ends it)", as_json)
-            supervisor.watch(lambda: valkey.tend(_say))
+            supervisor.watch(keep_valkey)
             _say("ending: workers, then the API, then Valkey")
     _say("ended")
 
@@ -90,19 +92,26 @@ def _running(supervisor: Supervisor) -> Iterator[None]:
         supervisor.stop()
 
 
-def _wait_until_ready(url: str, supervisor: Supervisor) -> None:
+def _wait_until_up(url: str, supervisor: Supervisor, also: Callable[[], None]) -> None:
+    """Returns when the API answers; what keeps it from taking work by then is a warning, for it may be mended through
+    the API alone: a full disk, say."""
     deadline = time.monotonic() + _START_SECONDS
     with Client(url, timeout=5.0) as client:
         while not supervisor.stopping.wait(0.1):
             supervisor.tend()
+            also()
+            try:
+                client.alive()
+            except FoveateError as error:
+                if time.monotonic() > deadline:
+                    message = f"the API did not answer within {_START_SECONDS:g} s: {error.message}"
+                    raise Unexpected(message, hint=error.hint) from error
+                continue
             try:
                 client.ready()
             except FoveateError as error:
-                if time.monotonic() > deadline:
-                    message = f"the API was not ready after {_START_SECONDS:g} s: {error.message}"
-                    raise Unexpected(message, hint=error.hint) from error
-            else:
-                return
+                _say(f"warning: no work can be taken: {error.message}; {error.hint}")
+            return
 
 
 def _say(line: str) -> None:

@@ -1,11 +1,13 @@
 """`foveate up`: one command, one Ctrl-C, nothing left behind."""
 
+import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +18,9 @@ import pytest
 
 from foveate.cli import run
 from foveate.client import Client
+from foveate.commands import up as up_module
 from foveate.errors import FoveateError
+from foveate.supervisor import Supervisor
 from jobs.ballast import SIZE
 from tests.service.processes import SLIDE
 
@@ -104,6 +108,34 @@ def test_a_full_disk_is_emptied_through_the_service(small_disk: Path) -> None:
         assert client.images() == []
         assert ballast.stat().st_size < SIZE
     assert "is full: remove images and jobs" in (small_disk / "up.log").read_text()
+
+
+class _Full(http.server.BaseHTTPRequestHandler):
+    """An API that lives, on a disk that is full."""
+
+    def do_GET(self) -> None:
+        problem = {"code": "disk-full", "detail": "7 bytes are free", "hint": "remove images"}
+        body = json.dumps(problem).encode()
+        self.send_response(507 if self.path == "/readyz" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+def test_an_api_that_can_take_no_work_is_up(capsys: pytest.CaptureFixture[str]) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Full) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            up_module._wait_until_up(url, Supervisor([], {}, lambda: None, print), lambda: None)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "warning: no work can be taken: 7 bytes are free; remove images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

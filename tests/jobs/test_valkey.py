@@ -2,17 +2,19 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from foveate.errors import Conflict, ServiceUnreachable
-from jobs.valkey import EmbeddedValkey, connect
+from jobs.valkey import EmbeddedValkey, connect, valkey_errors
 
 
 def gone(pid: int, seconds: float = 10) -> bool:
@@ -109,6 +111,25 @@ def test_more_callers_than_connections_wait(server: EmbeddedValkey) -> None:
         thread.join()
     client.close()
     assert failures == []
+
+
+def test_a_server_that_hangs_is_asked_once(tmp_path: Path) -> None:
+    """It takes connections, and never answers: as often as it is asked, so often one waits for the whole timeout."""
+    callers: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(tmp_path / "hung.sock"))
+        hung.listen()
+        hung.settimeout(0)
+        client = connect(f"unix://{tmp_path}/hung.sock", seconds=0.05)
+        with pytest.raises(ServiceUnreachable), valkey_errors():
+            client.ping()
+        with suppress(BlockingIOError):
+            while True:
+                callers.append(hung.accept()[0])
+    client.close()
+    for caller in callers:
+        caller.close()
+    assert len(callers) == 1
 
 
 def test_no_url_is_an_error_that_hides_the_password() -> None:
