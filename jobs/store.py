@@ -61,6 +61,12 @@ class JobStore:
             raise ImageUnknown(f"image {request.image!r} was deleted", hint="upload it again with POST /images")
         return self.get(job_id.decode()), verdict == b"created"
 
+    def first(self, idempotency_key: str) -> JobRecord | None:
+        """The job that first came with the key, if it has not been removed."""
+        with valkey_errors():
+            job_id: Any = self._connection.get(f"foveate:idempotency:{_digest(idempotency_key)}")
+        return None if job_id is None else self._read([job_id.decode()])[0]
+
     def get(self, job_id: str) -> JobRecord:
         """JobUnknown if there is none."""
         record = self._read([job_id])[0]

@@ -26,6 +26,7 @@ from service.auth import require_key
 from service.deps import Collaborators
 from service.errors import install_error_handlers, responses
 from service.intake import Intake, Probe
+from service.methods import HeadsAsGets
 from service.routes import health, images, jobs, landing, models, preview, processes, results
 from service.settings import GB, ServiceSettings
 from service.uploads import Limits, free_bytes
@@ -55,6 +56,7 @@ def create_app(
     app.state.settings = settings
     app.state.collaborators, app.state.reaper = _collaborators(settings, probe or _probe(settings), free)
     install_error_handlers(app)
+    app.add_middleware(HeadsAsGets)
     # Of the routers, not of the application: that limit would be told before any middleware of ours.
     app.include_router(health.router, max_body_size=_SMALL_BODY)
     keyed: dict[str, Any] = {"dependencies": [Depends(require_key)], "responses": responses(Unauthorized)}

@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from pathlib import PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
 from foveate.errors import UploadInvalid
@@ -40,7 +41,7 @@ async def open_body(request: Request, name: str | None) -> Body:
     content_type = _parameters(request.headers.get("content-type", ""))
     if content_type.get_content_type() != "multipart/form-data":
         disposition = _parameters(request.headers.get("content-disposition", ""))
-        return Body(_display_name(name or _decoded(disposition.get_filename)), declared, request.stream())
+        return Body(_display_name(name or _filename(disposition)), declared, request.stream())
     boundary = _decoded(content_type.get_boundary)
     if boundary is None:
         raise _form_error("the multipart form has no boundary")
@@ -74,7 +75,7 @@ async def _file_of_form(stream: AsyncIterator[bytes], boundary: bytes, part: _Fi
             for piece in part.pending:
                 yield piece
             part.pending.clear()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise _form_error(f"the form is malformed: {error}") from error
     if part.filename is not None and not part.done:
         raise _form_error("the form ends inside its file")
@@ -102,7 +103,7 @@ def _callbacks(part: _FilePart) -> "MultipartCallbacks":
         part.header = b""
 
     def on_headers_finished() -> None:
-        filename = _decoded(_parameters(part.disposition.decode("utf-8", "replace")).get_filename)
+        filename = _filename(_parameters(part.disposition.decode("utf-8", "replace")))
         if filename is None:
             return
         if part.filename is not None:
@@ -156,6 +157,18 @@ def _parameters(header: str) -> Message:
     kind = "Content-Type" if "/" in header.partition(";")[0] else "Content-Disposition"
     message[kind] = header.replace("\r", " ").replace("\n", " ")
     return message
+
+
+def _filename(header: Message) -> str | None:
+    """RFC 6266, 4.3: `filename*` wins over `filename`, which is for those that do not know the other."""
+
+    def chosen() -> str | None:
+        parameters: list[tuple[str, Any]] = header.get_params([], "content-disposition")
+        found = [value for name, value in parameters if name == "filename"]
+        extended = [value for value in found if isinstance(value, tuple)]
+        return collapse_rfc2231_value((extended or found)[0]) if found else None
+
+    return _decoded(chosen)
 
 
 def _decoded(parameter: Callable[[], str | None]) -> str | None:

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from foveate.errors import ResultGone
+from service.methods import wants_head_alone
 from service.outputs import media_type
 
 __all__ = ["DOWNLOAD", "download", "gone"]
@@ -60,7 +61,8 @@ class _File(FileResponse):
         if ranges is not None:
             canonical = ",".join(f"{first}-{last}" for first, last in ranges)
             others.append((b"range", f"bytes={canonical}".encode()))
-        await super().__call__({**scope, "headers": others}, receive, send)
+        method = "HEAD" if wants_head_alone(scope) else scope["method"]
+        await super().__call__({**scope, "method": method, "headers": others}, receive, send)
 
     def _wanted(self, headers: Headers, size: int) -> list[tuple[int, int]] | None:
         asked, of = headers.getlist("range"), headers.get("if-range")

@@ -17,6 +17,7 @@ from foveate import errors
 from foveate.errors import FoveateError
 from foveate.schema import Problem, SegmentOptions
 from jobs import ballast
+from service.methods import allowed_methods
 
 _OGC = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0/"
 _OGC_CODES = frozenset({"no-such-process", "no-such-job", "result-not-ready"})
@@ -109,6 +110,8 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
     """FastAPI would say 422; OGC API - Processes wants 400."""
     assert isinstance(error, RequestValidationError)
     place, reason = _first_fault(error.errors())
+    if place == "the body" and "json" not in request.headers.get("content-type", ""):
+        reason = f"{reason}; it is read as JSON only with the header Content-Type: application/json"
     wrong = errors.OptionInvalid(f"{place}: {reason}", hint="the routes and their parameters are described at /docs")
     return problem_response(request, wrong)
 
@@ -116,7 +119,10 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: no such route, wrong method, a body over the limit."""
     assert isinstance(error, HTTPException)
-    return _framework_response(request, error.status_code, error.detail, error.headers or {})
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = allowed_methods(request)
+    return _framework_response(request, error.status_code, error.detail, headers)
 
 
 def _framework_response(request: Request, status: int, detail: str, headers: Mapping[str, str]) -> JSONResponse:

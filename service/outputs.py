@@ -22,6 +22,9 @@ OUTPUT_IDS = {
 }
 """File name to output id."""
 
+ON_REQUEST = ("uncertainty", "probabilities")
+"""The values of the option `outputs`, which are ids, too."""
+
 OUTPUT_TITLES = {
     "mask": "Class of every pixel; 255 is no data or not examined",
     "mask-sidecar": "Class names for GDAL and QGIS",
@@ -42,7 +45,7 @@ _TYPES = {
     ".zip": "application/zip",
 }
 
-__all__ = ["OUTPUT_IDS", "OUTPUT_TITLES", "file_sha256", "media_type", "output_schemas", "result_file"]
+__all__ = ["ON_REQUEST", "OUTPUT_IDS", "OUTPUT_TITLES", "file_sha256", "media_type", "output_schemas", "result_file"]
 
 
 def media_type(name: str) -> str:

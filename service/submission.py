@@ -1,7 +1,8 @@
 """The inputs of an execution, checked against the image and the bundle before a job exists."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,9 +16,9 @@ from jobs.catalog import Catalog
 from jobs.files import FileStore
 from jobs.records import JobRequest
 from raster.fit import checked_policy_for, choose_bundle, fit, region_of_interest
-from service.outputs import OUTPUT_IDS
+from service.outputs import ON_REQUEST, OUTPUT_IDS
 
-__all__ = ["Execute", "job_request"]
+__all__ = ["Asked", "Execute", "asked_for", "job_request"]
 
 
 class Execute(BaseModel):
@@ -28,25 +29,47 @@ class Execute(BaseModel):
     inputs: dict[str, Any]
     """`image` and the options of a segmentation."""
     outputs: dict[str, dict[str, Any]] | None = None
-    """Every output is always made; naming some is allowed, and changes nothing."""
+    """What is made on request alone is asked for by its name here, or in the input `outputs`; the rest always is."""
     response: str = Field("document", pattern="^(document|raw)$")
     """Tolerated: results are links, whatever it says."""
 
 
-def job_request(execute: Execute, base: str, files: FileStore, catalog: Catalog) -> JobRequest:
-    """The job that is asked for. `base`: our own address, as the client knows it.
+@dataclass(frozen=True)
+class Asked:
+    """A job as it is asked for, before anything is looked up: `image` is an id, `options.model` may be left open."""
 
-    Raises OptionInvalid naming the input, ImageUnknown, BundleUnknown, or a FitError with the reason why the image and
-    the bundle do not go together.
-    """
-    _check_outputs(execute.outputs)
+    image: str
+    options: SegmentOptions
+
+    def repeats(self, first: JobRequest) -> bool:
+        """Whether the job that came of this, or of the same words, is `first`."""
+        options = self.options.model_copy(update={"model": self.options.model or first.model})
+        return (self.image, options) == (first.image, first.options)
+
+
+def asked_for(execute: Execute, base: str) -> Asked:
+    """`execute`, read; OptionInvalid names the input. `base`: our own address, as the client knows it."""
+    wanted = _wanted_outputs(execute.outputs)
     inputs = dict(execute.inputs)
-    image = files.image(_image_id(inputs.pop("image", None), base))
+    image = _image_id(inputs.pop("image", None), base)
     try:
         # Strict, and as JSON: a number in quotes is a mistake, and an array is a tuple.
         options = SegmentOptions.model_validate_json(json.dumps(inputs), strict=True)
     except ValidationError as error:
         raise option_error(error, "GET /processes/segment describes every input") from error
+    if "regions" in wanted and not options.regions:
+        raise OptionInvalid("outputs asks for regions, and the input regions is false", hint="leave one of them out")
+    more = [name for name in ON_REQUEST if name in wanted and name not in options.outputs]
+    return Asked(image, options.model_copy(update={"outputs": [*options.outputs, *more]}))
+
+
+def job_request(asked: Asked, files: FileStore, catalog: Catalog) -> JobRequest:
+    """The job that is asked for, checked.
+
+    Raises OptionInvalid naming the input, ImageUnknown, BundleUnknown, or a FitError with the reason why the image and
+    the bundle do not go together.
+    """
+    image, options = files.image(asked.image), asked.options
     region_of_interest(image.info, options)
     if options.model is None:
         cards = {bundle.card.name: bundle.card for bundle in catalog.bundles()}
@@ -90,15 +113,17 @@ def _linked_id(href: str, base: str) -> str:
     return image_id
 
 
-def _check_outputs(outputs: Mapping[str, Mapping[str, Any]] | None) -> None:
+def _wanted_outputs(outputs: Mapping[str, Mapping[str, Any]] | None) -> Collection[str]:
     known = ", ".join(OUTPUT_IDS.values())
     if outputs is None:
-        return
+        return ()
     if not outputs:
-        raise OptionInvalid("outputs is empty", hint=f"leave it out for all outputs: {known}")
+        hint = f"leave it out for all outputs but those on request ({', '.join(ON_REQUEST)}): {known}"
+        raise OptionInvalid("outputs is empty", hint=hint)
     for name, wanted in outputs.items():
         if name not in OUTPUT_IDS.values():
             raise OptionInvalid(f"there is no output {name!r}", hint=f"the outputs are {known}")
         if wanted.get("transmissionMode", "reference") != "reference":
             message = f"outputs.{name}.transmissionMode: results are links, got {wanted['transmissionMode']!r}"
             raise OptionInvalid(message, hint='say "reference", or leave it out')
+    return outputs.keys()

@@ -28,7 +28,6 @@ _FILE = {**DOWNLOAD, **responses(JobUnknown, ResultNotReady, ResultUnknown, Resu
 
 
 @router.get("", summary="Download the preview of a running job", response_class=FileResponse, responses=_FILE)
-@router.head("", summary="Ask for the headers of a preview", name="head_preview", responses=_FILE)
 def download_preview(job_id: str, state: State, if_none_match: Annotated[str | None, Header()] = None) -> Response:
     """The whole image's mask at the coarsest scale: from the end of the coarse pass until the job has ended.
 

@@ -13,7 +13,7 @@ from service.errors import responses
 from service.examples import ACCEPTED, EXECUTE, shown
 from service.outputs import output_schemas
 from service.status import status_info
-from service.submission import Execute, job_request
+from service.submission import Execute, asked_for, job_request
 
 router = APIRouter(tags=["processes"])
 
@@ -41,7 +41,7 @@ _INPUTS = {
     "tissue_mask": "Skip the empty background of slides",
     "force": "Go on although the image is of another kind than the bundle's",
     "regions": "Write the classes as polygons, too",
-    "outputs": "Further files",
+    "outputs": "Further files: uncertainty, probabilities; naming them as outputs of the process does the same",
 }
 
 
@@ -102,14 +102,23 @@ def execute_process(
 ) -> StatusInfo:
     """Always asynchronous, whatever `Prefer` says: poll the job at `Location`."""
     _check_process(process_id)
-    asked = job_request(execute, base, state.files, state.catalog)
-    job, created = state.store.create(asked, idempotency_key)
-    if created:
-        state.queue.put(Delivery(job.id, job.attempt))
+    asked = asked_for(execute, base)
+    # Before the image and the model are looked up: they may have gone since.
+    job = state.store.first(idempotency_key) if idempotency_key else None
+    if job is None or not asked.repeats(job.request):
+        job, created = state.store.create(job_request(asked, state.files, state.catalog), idempotency_key)
+        if created:
+            state.queue.put(Delivery(job.id, job.attempt))
     response.headers["Location"] = f"{base}/jobs/{job.id}"
-    if "respond-async" in request.headers.get("prefer", ""):
+    if _prefers_async(request):
         response.headers["Preference-Applied"] = "respond-async"
     return status_info(job, base, state.files)
+
+
+def _prefers_async(request: Request) -> bool:
+    """RFC 7240: names in any case, in one header or several."""
+    preferences = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(preference.partition(";")[0].strip().lower() == "respond-async" for preference in preferences)
 
 
 def _check_process(process_id: str) -> None:

@@ -41,7 +41,6 @@ _FILE = {**DOWNLOAD, **responses(ResultNotReady, ResultUnknown, ResultGone)}
 
 
 @router.get("/{name}", summary="Download one file", response_class=FileResponse, responses=_FILE)
-@router.head("/{name}", summary="Ask for the headers of one file", name="head_result", responses=_FILE)
 def download_result(
     job_id: str, name: str, state: State, if_none_match: Annotated[str | None, Header()] = None
 ) -> Response:

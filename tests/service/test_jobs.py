@@ -78,6 +78,39 @@ def test_image_as_link_and_outputs_by_name(service: Service, slide_id: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("inputs", "outputs", "made"),
+    [
+        ({}, ["mask", "probabilities"], ["probabilities"]),
+        ({}, ["probabilities", "uncertainty"], ["uncertainty", "probabilities"]),
+        ({"outputs": ["probabilities"]}, ["uncertainty"], ["probabilities", "uncertainty"]),
+        ({"outputs": ["uncertainty"]}, ["mask"], ["uncertainty"]),
+    ],
+)
+def test_outputs_that_are_named_are_made(
+    service: Service, client: Client, slide_id: str, inputs: dict[str, Any], outputs: list[str], made: list[str]
+) -> None:
+    answer = execute(service, {"image": slide_id, **inputs}, outputs={name: {} for name in outputs})
+    job = client.wait(answer.json()["jobID"], every=0.05).jobID
+    options = httpx.get(f"{service.url}/jobs/{job}/results/statistics.json").json()["options"]
+    assert options["outputs"] == made
+
+
+@pytest.mark.parametrize(
+    ("headers", "applied"),
+    [
+        ([("Prefer", "Respond-Async")], True),
+        ([("Prefer", "wait=10"), ("Prefer", "handling=strict, respond-async; x=y")], True),
+        ([("Prefer", "no-respond-async")], False),
+    ],
+)
+def test_preferences_are_read_whatever_their_case(
+    service: Service, slide_id: str, headers: list[tuple[str, str]], applied: bool
+) -> None:
+    answer = httpx.post(service.url + EXECUTION, json={"inputs": {"image": slide_id}}, headers=headers)
+    assert answer.headers.get("preference-applied") == ("respond-async" if applied else None)
+
+
+@pytest.mark.parametrize(
     ("inputs", "more", "words"),
     [
         ({"image": "ID", "colour": "red"}, {}, "colour"),
@@ -97,6 +130,7 @@ def test_image_as_link_and_outputs_by_name(service: Service, slide_id: str) -> N
         ({}, {}, "image"),
         ({"image": "ID"}, {"outputs": {"masque": {}}}, "masque"),
         ({"image": "ID"}, {"outputs": {}}, "outputs"),
+        ({"image": "ID", "regions": False}, {"outputs": {"regions": {}}}, "regions"),
         ({"image": "ID"}, {"outputs": {"mask": {"transmissionMode": "value"}}}, "value"),
         ({"image": "ID"}, {"subscriber": {"successUri": "http://x"}}, "subscriber"),
         ({"image": "ID"}, {"response": "xml"}, "response"),
@@ -117,6 +151,37 @@ def test_body_that_is_no_json_is_refused(service: Service) -> None:
     response = httpx.post(service.url + EXECUTION, content=b'{"a": ', headers={"Content-Type": "application/json"})
     assert (response.status_code, response.json()["status"]) == (400, 400)
     assert response.json()["detail"] == "the body: is not JSON: Expecting value at byte 6"
+
+
+def test_json_without_its_header_is_told_which(service: Service) -> None:
+    answer = httpx.post(service.url + EXECUTION, content=b'{"inputs": {"image": "x"}}')
+    assert answer.status_code == 400
+    assert "Content-Type: application/json" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/jobs", "/images", "/openapi.json", "/jobs/ID", "/jobs/ID/results"])
+def test_head_is_answered_where_get_is(service: Service, done: str, path: str) -> None:
+    address = service.url + path.replace("ID", done)
+    whole, head = httpx.get(address), httpx.head(address)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert head.headers["content-length"] == str(len(whole.content))
+    assert httpx.head(f"{service.url}/jobs/nothing").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/images/x", "HEAD, GET, DELETE"),
+        ("PATCH", "/images", "HEAD, GET, POST"),
+        ("DELETE", EXECUTION, "POST"),
+        ("HEAD", EXECUTION, "POST"),
+        ("POST", "/jobs/x/results/mask.tif", "HEAD, GET"),
+    ],
+)
+def test_all_methods_of_an_address_are_allowed(service: Service, method: str, path: str, allowed: str) -> None:
+    answer = httpx.request(method, service.url + path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -158,6 +223,19 @@ def test_idempotency_key_gives_the_first_job(service: Service, slide_id: str) ->
     assert (first.status_code, again.status_code) == (201, 201)
     assert first.json()["jobID"] == again.json()["jobID"]
     assert (other.status_code, other.json()["code"]) == (409, "idempotency-conflict")
+
+
+def test_idempotency_key_gives_the_first_job_after_its_image_has_gone(service: Service, client: Client) -> None:
+    image = upload_as(service, "once.svs")
+    headers = {"Idempotency-Key": "gone"}
+    first = execute(service, {"image": image}, headers=headers).json()["jobID"]
+    client.wait(first, every=0.05)
+    client.delete_image(image)
+    again = execute(service, {"image": image}, headers=headers)
+    assert (again.status_code, again.json()["jobID"]) == (201, first)
+    assert execute(service, {"image": image, "model": "glands"}, headers=headers).json()["jobID"] == first
+    assert execute(service, {"image": image, "overlap": 0.5}, headers=headers).json()["code"] == "no-such-image"
+    assert execute(service, {"image": image}).json()["code"] == "no-such-image"
 
 
 def test_results_are_links_with_digests(service: Service, client: Client, done: str) -> None:

@@ -93,8 +93,9 @@ def test_same_bytes_twice_are_two_images(client: Client) -> None:
     assert client.image(second.id) == second
 
 
-def test_name_comes_from_content_disposition(service: Service) -> None:
-    header = "attachment; filename*=UTF-8''caf%C3%A9.svs"
+@pytest.mark.parametrize("plain", ["", "; filename=cafe.svs"])
+def test_name_comes_from_content_disposition(service: Service, plain: str) -> None:
+    header = f"attachment{plain}; filename*=UTF-8''caf%C3%A9.svs"
     response = httpx.post(
         f"{service.url}/images", content=SLIDE.read_bytes(), headers={"Content-Disposition": header}, timeout=60
     )
@@ -134,6 +135,7 @@ def test_form_is_taken_without_its_wrapping(service: Service) -> None:
         ),
         ("multipart/form-data; boundary=b", b"nonsense", "malformed"),
         ('multipart/form-data; x="' + ";" * 5000, b"x", "more than 4096"),
+        ("multipart/form-data; boundary=" + "b" * 257, b"x", "malformed"),
         ("multipart/form-data; boundary*=undefined''abc", b"x", "cannot be decoded"),
     ],
 )
