@@ -26,10 +26,10 @@ class StateSettings(BaseSettings):
     """redis://, rediss:// or unix:// URL of Valkey; a password stands in it and is never logged."""
     bundles: Annotated[tuple[Path, ...], NoDecode] = (SHIPPED_BUNDLES,)
     """Directories of bundles beside DATA/models, separated by colons; DATA/models wins where two share a name."""
-    keep_days: Annotated[float, Field(gt=0)] | None = None
-    """Results and images older than this are removed; unset: kept for ever."""
-    lease_seconds: Annotated[float, Field(gt=0)] = 120.0
-    """A worker that reports no progress for so long has lost its job."""
+    keep_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
+    """Results and images older than this are removed, after a century at most; unset: kept for ever."""
+    lease_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+    """A worker that reports no progress for so long, a day at most, has lost its job."""
 
     @field_validator("bundles", mode="before")
     @classmethod

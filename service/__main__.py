@@ -5,16 +5,18 @@ import logging
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, OptionInvalid
 from jobs.settings import read_settings
 from service.app import create_app
 from service.settings import ServiceSettings
 
 _SHUTDOWN_SECONDS = 5
+_BACKLOG = 2048
 
 
 class _WithoutQuery(logging.Filter):
@@ -29,18 +31,34 @@ class _WithoutQuery(logging.Filter):
 
 
 def serve(settings: ServiceSettings, bound: socket.socket | None = None) -> None:
-    """Serves until SIGINT or SIGTERM, on `bound` if it is given, else on the settings' address."""
+    """Serves until SIGINT or SIGTERM, on `bound` if it is given, else on the settings' address.
+
+    OptionInvalid where that cannot be had.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     config = uvicorn.Config(
         create_app(settings.checked()),
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     logging.getLogger("uvicorn.access").addFilter(_WithoutQuery())
-    uvicorn.Server(config).run(sockets=None if bound is None else [bound])
+    with suppress(KeyboardInterrupt), bound or _listening(settings.host, settings.port) as listening:
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    # uvicorn would end the process with a line of its own where the address is taken.
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        families = {family for family, *_ in found}
+        family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise OptionInvalid(
+            f"{host}:{port} cannot be bound: {error.strerror}",
+            hint="choose another with --host and --port, or FOVEATE_HOST and FOVEATE_PORT; port 0 is any free one",
+        ) from error
 
 
 def run(host: str | None = None, port: int | None = None, fd: int | None = None) -> None:

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -58,7 +59,9 @@ def problem_response(request: Request, error: FoveateError, headers: Mapping[str
     sent = dict(headers or {})
     if status == 401:
         sent["WWW-Authenticate"] = "Bearer"
-    return _respond(_problem(status, error.code, error.message, error.hint, request.url.path), sent)
+    data = request.app.state.collaborators.files.data
+    detail, hint = for_http(error.message, data), for_http(error.hint, data)
+    return _respond(_problem(status, error.code, detail, hint, request.url.path), sent)
 
 
 def responses(*kinds: type[FoveateError]) -> dict[int | str, dict[str, Any]]:
@@ -175,9 +178,10 @@ def _first_fault(faults: Sequence[Any]) -> tuple[str, str]:
     return place, str(fault["msg"]).removeprefix("Value error, ")
 
 
-def for_http(text: str) -> str:
-    """`text` with the options of a segmentation named as the inputs of the process, not as on the command line."""
-    return _OPTION.sub(lambda found: _INPUTS.get(found[0], found[0]), text)
+def for_http(text: str, data: Path) -> str:
+    """`text` with the options of a segmentation named as the inputs of the process, not as on the command line, and
+    without the place of the directory `data` on our machine."""
+    return _OPTION.sub(lambda found: _INPUTS.get(found[0], found[0]), text.replace(str(data), "DATA"))
 
 
 def _problem(status: int, code: str, detail: str, hint: str, instance: str) -> Problem:
@@ -185,8 +189,8 @@ def _problem(status: int, code: str, detail: str, hint: str, instance: str) -> P
         type=_OGC + code if code in _OGC_CODES else f"urn:foveate:problem:{code}",
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=for_http(detail),
-        hint=for_http(hint),
+        detail=detail,
+        hint=hint,
         code=code,
         instance=instance,
     )

@@ -22,9 +22,9 @@ class ServiceSettings(StateSettings):
     """Clients send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`; unset or empty: no key is asked for."""
     allow_anonymous: bool = False
     """Serve other machines without a key: anyone who reaches the port can read every image."""
-    max_upload_gb: Annotated[float, Field(gt=0)] = 100.0
+    max_upload_gb: Annotated[float, Field(gt=0, le=1_000_000)] = 100.0
     """Larger bodies are refused; in 10^9 bytes, and the same for what a zip unpacks to."""
-    probe_seconds: Annotated[float, Field(gt=0)] = 60.0
+    probe_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Wall clock for the child process that looks at an upload."""
 
     @field_validator("api_key", mode="before")

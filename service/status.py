@@ -16,7 +16,7 @@ def status_info(job: JobRecord, base: str, files: FileStore) -> StatusInfo:
     return StatusInfo(
         jobID=job.id,
         status=job.state,
-        message=for_http(job.error.message) if job.error is not None else job.message or None,
+        message=for_http(job.message if job.error is None else job.error.message, files.data) or None,
         created=job.created,
         started=job.started,
         finished=job.finished,

@@ -50,8 +50,10 @@ def test_status(kind: type[FoveateError], status: int) -> None:
 
 
 def test_options_are_named_as_the_inputs_of_the_process() -> None:
-    assert for_http("say --spacing S, or --mask-downsample 2") == "say `spacing` S, or `mask_downsample` 2"
-    assert for_http("grant more (--memory) -- or --no-spacing") == "grant more (--memory) -- or --no-spacing"
+    data = Path("/srv/foveate")
+    assert for_http("say --spacing S, or --mask-downsample 2", data) == "say `spacing` S, or `mask_downsample` 2"
+    assert for_http("grant more (--memory) -- or --no-spacing", data) == "grant more (--memory) -- or --no-spacing"
+    assert for_http("no space left on the device of /srv/foveate/jobs/x", data).endswith("of DATA/jobs/x")
 
 
 def test_table_has_no_useless_row() -> None:
@@ -79,3 +81,14 @@ def test_a_full_disk_is_named_where_valkey_does_not_answer(tmp_path: Path, free:
     assert (problem["status"], problem["code"]) == (503, "service-unreachable")
     assert ("the disk of the service is full" in problem["detail"]) is said
     assert ("remove images and jobs" in problem["hint"]) is said
+
+
+def test_a_problem_does_not_show_where_the_data_lie(tmp_path: Path) -> None:
+    app = create_app(ServiceSettings(data=tmp_path))
+
+    def full() -> None:
+        raise errors.DiskFull(f"no space left on the device of {tmp_path}/incoming", hint="free some")
+
+    app.state.collaborators = replace(app.state.collaborators, ping=full)
+    problem = TestClient(app).get("/readyz")
+    assert problem.json()["detail"] == "no space left on the device of DATA/incoming"
