@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from foveate import __version__
-from foveate.errors import FoveateError, Unexpected
+from foveate.errors import FoveateError, Interrupted, Unexpected
 
 COMMANDS = ("segment", "info", "up", "serve", "submit", "jobs", "images", "models", "train", "evaluate")
 """Modules of `foveate.commands`, in the order of the help text; each has `register(app)`."""
@@ -62,7 +62,8 @@ def run(arguments: Sequence[str]) -> int:
     except _ClickException as error:
         return _usage_error(error, as_json)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", "interrupted", "run the same command again to go on", 1, as_json)
+        hint = "run the same command again to go on"
+        return _complain(Interrupted.code, "interrupted", hint, Interrupted.exit_code, as_json)
     except BrokenPipeError:
         # The reader of our stdout has left (`| head`); Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,36 +1,39 @@
 """A service from Python: images in, jobs through, files out. The one module that speaks HTTP as a client."""
 
-import hashlib
-import os
-import shutil
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
 
 from foveate.errors import (
     FoveateError,
-    ImageMissing,
-    OutputExists,
+    OptionInvalid,
     ServiceUnreachable,
     Unauthorized,
     Unexpected,
     error_of,
 )
+from foveate.localfiles import Part, arriving, check_image, check_new, inside, local_errors, reading_errors
 from foveate.options import option_error
 from foveate.schema import BundleCard, JobState, ResultFile, SegmentOptions, StatusInfo, StoredImage
 
 CHUNK = 1 << 20
-"""Bytes a read while a file is sent or received."""
+"""Bytes a read while a file is sent."""
 PATIENCE = 60.0
-"""Seconds for which `wait` bears a service that does not answer, such as one that restarts."""
+"""Seconds for which a service that does not answer is borne, such as one that restarts, while work is under way."""
+PAUSE = 0.5
+"""Seconds between two tries."""
 
 __all__ = ["Client"]
+
+T = TypeVar("T")
 
 
 class Client:
@@ -47,6 +50,7 @@ class Client:
         """`timeout` in seconds bounds each silence of the service, not a whole transfer."""
         headers = {b"Authorization": f"Bearer {api_key}".encode()} if api_key else {}
         self._url = url.rstrip("/")
+        self._answered = False
         try:
             self._http = httpx.Client(base_url=self._url, headers=headers, timeout=timeout)
         except httpx.InvalidURL as error:
@@ -66,110 +70,100 @@ class Client:
     def upload(self, path: Path, on_progress: Callable[[float], None] | None = None) -> StoredImage:
         """Sends one file (a slide of several files: a .zip of them) and returns what the service made of it.
 
-        Raises ImageMissing for what is no file.
+        Raises ImageMissing for what is no file, or cannot be read.
         """
-        if not path.is_file():
-            hint = "give a file; a slide of several files goes as one .zip" if path.exists() else "check the path"
-            raise ImageMissing(f"{path} is not a file", hint=hint)
-        size = path.stat().st_size
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        # Long: after the last byte the service unpacks and probes before it answers.
-        timeout = httpx.Timeout(60.0, read=600.0)
-        stored = self._json(
-            "POST",
-            "/images",
-            params={"name": path.name},
-            content=_read_chunks(path, size, on_progress),
-            headers=headers,
-            timeout=timeout,
-        )
-        return StoredImage.model_validate(stored)
+        check_image(path)
+        with reading_errors(path):
+            size = path.stat().st_size
+            return self._read(
+                StoredImage.model_validate,
+                "POST",
+                "/images",
+                params={"name": path.name},
+                content=_read_chunks(path, size, on_progress),
+                headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
+                # Long: after the last byte the service unpacks and probes before it answers.
+                timeout=httpx.Timeout(60.0, read=600.0),
+            )
 
     def images(self) -> list[StoredImage]:
-        return [StoredImage.model_validate(entry) for entry in self._json("GET", "/images")["images"]]
+        return self._read(
+            lambda page: [StoredImage.model_validate(entry) for entry in page["images"]], "GET", "/images"
+        )
 
     def image(self, image_id: str) -> StoredImage:
-        return StoredImage.model_validate(self._json("GET", f"/images/{image_id}"))
+        return self._read(StoredImage.model_validate, "GET", f"/images/{_segment(image_id)}")
 
     def delete_image(self, image_id: str) -> None:
-        self._send("DELETE", f"/images/{image_id}")
+        response = self._send("DELETE", f"/images/{_segment(image_id)}")
+        if response.status_code != httpx.codes.NO_CONTENT:
+            _foreign(response)
 
     def submit(self, image_id: str, *, idempotency_key: str | None = None, **options: Any) -> StatusInfo:
-        """Starts a segmentation of a stored image; `options` are the fields of SegmentOptions, else OptionInvalid."""
+        """Starts a segmentation of a stored image; `options` are the fields of SegmentOptions, else OptionInvalid.
+
+        A request whose answer is lost is sent again under the same key (default: a new one), so that there is one job.
+        """
         try:
             given = SegmentOptions.model_validate(options).model_dump(mode="json", exclude_unset=True)
         except ValidationError as error:
             raise option_error(error, "see the fields of foveate.schema.SegmentOptions") from error
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
         body = {"inputs": {"image": image_id, **given}}
-        return StatusInfo.model_validate(self._json("POST", "/processes/segment/execution", json=body, headers=headers))
+        return self._patiently(
+            lambda: self._read(
+                StatusInfo.model_validate, "POST", "/processes/segment/execution", json=body, headers=headers
+            )
+        )
 
     def job(self, job_id: str) -> StatusInfo:
-        return StatusInfo.model_validate(self._json("GET", f"/jobs/{job_id}"))
+        return self._read(StatusInfo.model_validate, "GET", f"/jobs/{_segment(job_id)}")
 
     def jobs(self, **filters: str | int) -> list[StatusInfo]:
         """All jobs, newest first, or those that `filters` (status, datetime, minDuration…) let through."""
         found: list[StatusInfo] = []
-        page: dict[str, Any] = self._json("GET", "/jobs", params={"limit": 1000, **filters})
-        while True:
-            found += [StatusInfo.model_validate(entry) for entry in page["jobs"]]
-            following = next((link["href"] for link in page["links"] if link["rel"] == "next"), None)
-            if following is None:
-                return found
-            # Only what the link asks for: behind a proxy its address may be another, and unencrypted.
-            page = self._json("GET", "/jobs", params=dict(httpx.URL(following).params))
+        query: dict[str, Any] | None = {"limit": 1000, **filters}
+        while query is not None:
+            page, query = self._read(_page, "GET", "/jobs", params=query)
+            found += page
+        return found
 
     def wait(
         self, job_id: str, on_progress: Callable[[StatusInfo], None] | None = None, *, every: float = 0.5
     ) -> StatusInfo:
         """Polls each `every` seconds until the job has ended; a failed one raises the error that it failed with."""
-        silent_since: float | None = None
         while True:
-            try:
-                status = self.job(job_id)
-            except ServiceUnreachable:
-                silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > PATIENCE:
-                    raise
-            else:
-                silent_since = None
-                if on_progress is not None:
-                    on_progress(status)
-                if status.status is JobState.FAILED:
-                    self.results(job_id)
-                if status.status.terminal:
-                    return status
+            status = self._patiently(lambda: self.job(job_id), cold=True)
+            if on_progress is not None:
+                on_progress(status)
+            if status.status is JobState.FAILED:
+                self._patiently(lambda: self.results(job_id))
+            if status.status.terminal:
+                return status
             time.sleep(every)
 
     def cancel(self, job_id: str) -> StatusInfo:
         """Dismisses a job that has not ended; removes one that has, with its results."""
-        return StatusInfo.model_validate(self._json("DELETE", f"/jobs/{job_id}"))
+        return self._read(StatusInfo.model_validate, "DELETE", f"/jobs/{_segment(job_id)}")
 
     def results(self, job_id: str) -> dict[str, ResultFile]:
         """File name to link; raises ResultNotReady, ResultGone or the error that the job failed with."""
-        links = self._json("GET", f"/jobs/{job_id}/results")
-        return {link["title"]: ResultFile.model_validate(link) for link in links.values()}
+        return self._read(_links, "GET", f"/jobs/{_segment(job_id)}/results")
 
     def fetch(self, job_id: str, out_dir: Path) -> list[Path]:
         """Downloads every result into the new directory `out_dir`, checked against its SHA-256.
 
-        The directory appears complete or not at all. Raises OutputExists if it is there already, Unexpected where the
-        bytes are not those that the service promised.
+        The directory appears complete or not at all; a try that was cut off is gone on with. Raises OutputExists if it
+        is there already, Unexpected where the bytes are not those that the service promised, DiskFull or OptionInvalid
+        where they cannot be written.
         """
-        if out_dir.exists():
-            raise OutputExists(f"{out_dir} exists already", hint="choose another directory, or remove this one")
-        files = self.results(job_id)
-        out_dir.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}-", dir=out_dir.parent))
-        try:
+        check_new(out_dir)
+        files = self._patiently(lambda: self.results(job_id))
+        with arriving(out_dir, _segment(job_id)) as scratch:
             for name, file in files.items():
                 # The path of the link, on the address that *we* reach: behind a proxy the two may differ.
-                self._download(httpx.URL(file.href).raw_path.decode(), _inside(scratch, name), file.sha256)
-            scratch.chmod(0o777 & ~_umask())
-            scratch.rename(out_dir)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
+                path = httpx.URL(file.href).raw_path.decode()
+                self._download(path, Part.found(inside(scratch, name), f'"{file.sha256}"'), file.sha256)
         return sorted(out_dir / name for name in files)
 
     def preview(self, job_id: str, target: Path) -> Path:
@@ -178,17 +172,19 @@ class Client:
         Raises ResultNotReady before it is there, ResultGone once the job has ended, ResultUnknown under other coverage,
         and OutputExists if `target` is there already.
         """
-        if target.exists():
-            raise OutputExists(f"{target} exists already", hint="choose another file, or remove this one")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-            return self._download(f"/jobs/{job_id}/preview", Path(scratch) / target.name).rename(target)
+        check_new(target)
+        with local_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+                part = Part(Path(scratch) / target.name)
+                self._download(f"/jobs/{_segment(job_id)}/preview", part)
+                return part.target.rename(target)
 
     def models(self) -> list[BundleCard]:
-        return [BundleCard.model_validate(card) for card in self._json("GET", "/models")["models"]]
+        return self._read(lambda page: [BundleCard.model_validate(card) for card in page["models"]], "GET", "/models")
 
     def model(self, name: str) -> BundleCard:
-        return BundleCard.model_validate(self._json("GET", f"/models/{name}"))
+        return self._read(BundleCard.model_validate, "GET", f"/models/{_segment(name)}")
 
     def alive(self) -> None:
         """Returns if a Foveate answers, ready or not; raises ServiceUnreachable."""
@@ -198,11 +194,12 @@ class Client:
         """Returns if the service can take work; raises what keeps it from that, or ServiceUnreachable."""
         self._send("GET", "/readyz")
 
-    def _json(self, method: str, path: str, **request: Any) -> Any:
+    def _read(self, read: Callable[[Any], T], method: str, path: str, **request: Any) -> T:
+        """What `read` makes of the answer's JSON."""
         response = self._send(method, path, **request)
         try:
-            return response.json()
-        except ValueError:
+            return read(response.json())
+        except (ValueError, KeyError, TypeError, AttributeError, httpx.InvalidURL):
             _foreign(response)
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
@@ -210,26 +207,61 @@ class Client:
             response = self._http.request(method, path, **request)
         except httpx.HTTPError as error:
             raise _unreachable(self._url, error) from error
-        return _checked(response)
+        checked = _checked(response)
+        self._answered = True
+        return checked
 
-    def _download(self, path: str, target: Path, sha256: str | None = None) -> Path:
-        """`target`, with the bytes that our address has at `path`; without `sha256` their ETag says what theirs is."""
-        digest = hashlib.sha256()
-        target.parent.mkdir(parents=True, exist_ok=True)
+    def _patiently(self, do: Callable[[], T], *, done: Callable[[], int] = int, cold: bool = False) -> T:
+        """`do()`, again and again while the service is silent, for PATIENCE after it last answered or `done` grew.
+
+        A service that has never answered is not waited for, unless `cold`: its address may be wrong.
+        """
+        silent_since, before = time.monotonic(), done()
+        while True:
+            try:
+                return do()
+            except ServiceUnreachable:
+                if done() != before:
+                    silent_since, before = time.monotonic(), done()
+                if not (self._answered or cold) or time.monotonic() - silent_since > PATIENCE:
+                    raise
+            time.sleep(PAUSE)
+
+    def _download(self, path: str, part: Part, sha256: str | None = None) -> None:
+        """Completes `part` with the bytes at `path` of our address; without `sha256` their ETag says what theirs is."""
+        if sha256 is not None and part.digest.hexdigest() == sha256:
+            return
+        earlier = part.size
+        tag = self._patiently(lambda: self._go_on(path, part), done=lambda: part.size)
+        if part.digest.hexdigest() == (sha256 or tag.strip('"')):
+            return
+        if not earlier:
+            message = f"{part.target.name} arrived with another SHA-256 than promised"
+            raise Unexpected(message, hint="fetch the job again")
+        part.restart()  # what the last try left was no part of it
+        self._download(path, part, sha256)
+
+    def _go_on(self, path: str, part: Part) -> str:
+        """Adds what `part` lacks, or begins anew where the service has other bytes by now; returns their ETag."""
+        rest = {"Accept-Encoding": "identity"}  # a range is one of what lies there, not of what a proxy makes of it
+        if part.size:
+            rest |= {"Range": f"bytes={part.size}-", "If-Range": part.tag}
         try:
-            with self._http.stream("GET", path) as response, target.open("xb") as out:
+            with self._http.stream("GET", path, headers=rest) as response:
+                if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and part.size:
+                    part.restart()
+                    return self._go_on(path, part)
                 if response.is_error:
                     response.read()
                 _checked(response)
-                promised = sha256 or response.headers.get("etag", "").strip('"')
-                for chunk in response.iter_bytes(CHUNK):
-                    digest.update(chunk)
-                    out.write(chunk)
+                if not response.headers.get("content-range", "").startswith(f"bytes {part.size}-"):
+                    part.restart()
+                part.tag = response.headers.get("etag", "")
+                for chunk in response.iter_bytes():
+                    part.add(chunk)
         except httpx.HTTPError as error:
             raise _unreachable(self._url, error) from error
-        if digest.hexdigest() != promised:
-            raise Unexpected(f"{target.name} arrived with another SHA-256 than promised", hint="fetch the job again")
-        return target
+        return part.tag
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
@@ -237,16 +269,18 @@ def _checked(response: httpx.Response) -> httpx.Response:
         return response
     try:
         problem = response.json()
-        raise error_of(problem["code"], problem["detail"], problem["hint"])
+        raise error_of(str(problem["code"]), str(problem["detail"]), str(problem["hint"]))
     except (ValueError, KeyError, TypeError):
         _foreign(response)
 
 
 def _foreign(response: httpx.Response) -> NoReturn:
-    """An error without our body: a proxy answered, or something else listens there."""
+    """No body of ours: a proxy answered, or something else listens there."""
     kind: type[FoveateError] = Unauthorized if response.status_code in (401, 403) else ServiceUnreachable
     message = f"{response.request.method} {response.request.url.path} was answered {response.status_code} by no Foveate"
-    raise kind(message, hint="check that the address is a Foveate service, and any proxy between")
+    raise kind(
+        message, hint="check that the address is a Foveate service of a version like ours, and any proxy between"
+    )
 
 
 def _unreachable(url: str, error: Exception) -> ServiceUnreachable:
@@ -266,17 +300,25 @@ def _read_chunks(path: Path, size: int, on_progress: Callable[[float], None] | N
                 on_progress(sent / size)
 
 
-def _inside(directory: Path, name: str) -> Path:
-    """`directory / name`, unless the name would leave it: a service is not trusted with our file system."""
-    target = directory / name
-    if ".." in target.parts or not target.is_relative_to(directory):
-        raise Unexpected(
-            f"the service names a result {name!r}", hint="this service is broken or hostile: do not use it"
+def _segment(name: str) -> str:
+    """`name` as one part of an address's path; no name may lead to another part of the service."""
+    if name in ("", ".", ".."):
+        raise OptionInvalid(
+            f"{name!r} is no id", hint="`foveate jobs list` and `foveate images list` show those there are"
         )
-    return target
+    return quote(name, safe="")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _page(page: Any) -> tuple[list[StatusInfo], dict[str, Any] | None]:
+    """The jobs of a page, and what to ask for the next one."""
+    following = next((link["href"] for link in page["links"] if link["rel"] == "next"), None)
+    # Only what the link asks for: behind a proxy its address may be another, and unencrypted.
+    query = None if following is None else dict(httpx.URL(following).params)
+    return [StatusInfo.model_validate(entry) for entry in page["jobs"]], query
+
+
+def _links(links: Any) -> dict[str, ResultFile]:
+    files = [ResultFile.model_validate(link) for link in links.values()]
+    for file in files:
+        httpx.URL(file.href)  # raises what is none
+    return {file.title: file for file in files}

@@ -12,7 +12,7 @@ FoveateError
 ├── Refused                         exit 2: Unauthorized, UploadTooLarge, UploadInvalid
 └── Failure                         exit 1
     ├── CoverageHole, DeviceLost, DiskFull, MemoryTooSmall, WorkerLost
-    └── Dismissed, EngineMissing, ServiceUnreachable, Unexpected
+    └── Dismissed, EngineMissing, Interrupted, ServiceUnreachable, Unexpected
 """
 
 import errno
@@ -276,6 +276,12 @@ class Dismissed(Failure):
     """The job was dismissed."""
 
     code = "dismissed"
+
+
+class Interrupted(Failure):
+    """Ctrl-C."""
+
+    code = "interrupted"
 
 
 class EngineMissing(Failure):

@@ -1,5 +1,7 @@
 """`foveate submit`: images to a service, and on request their results back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +9,8 @@ from typing import Annotated
 import typer
 
 from foveate.client import Client
-from foveate.errors import FoveateError, ImageMissing, OutputExists
+from foveate.errors import FoveateError, Interrupted, ServiceUnreachable
+from foveate.localfiles import check_image, check_new
 from foveate.options import (
     LOCAL_SERVER,
     BandsOption,
@@ -96,7 +99,7 @@ def submit(
         outputs=outputs,
     )
     submissions = _planned(images, out)
-    with Client(server, api_key) as client:
+    with Client(server, api_key) as client, _interruptible(submissions):
         for submission in submissions:
             _send(client, submission, options)
         if wait or out is not None:
@@ -107,15 +110,29 @@ def submit(
     raise typer.Exit(max(entry.exit_code for entry in submissions))
 
 
+@contextmanager
+def _interruptible(submissions: list[Submission]) -> Iterator[None]:
+    """Ctrl-C ends the waiting, not the jobs: the same command again would send every image once more."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        jobs = [entry.jobID for entry in submissions if entry.jobID is not None]
+        if not jobs:
+            raise
+        name = jobs[0] if len(jobs) == 1 else "ID"
+        raise Interrupted(
+            f"interrupted; the service goes on with job {', '.join(jobs)}",
+            hint=f"`foveate jobs fetch {name}` gets its results once it is done, `foveate jobs cancel {name}` ends it",
+        ) from interrupt
+
+
 def _planned(images: list[Path], out: Path | None) -> list[Submission]:
     """Everything that can be wrong before the first byte is sent."""
     for image in images:
-        if not image.is_file():
-            raise ImageMissing(f"{image} is not a file", hint="a slide of several files goes as one .zip")
+        check_image(image)
     if out is None:
         return [Submission(str(image), None) for image in images]
-    if out.exists():
-        raise OutputExists(f"{out} exists already", hint="choose another directory, or remove this one")
+    check_new(out)
     if len(images) == 1:
         return [Submission(str(images[0]), str(out))]
     # A number where two images have one name.
@@ -135,13 +152,17 @@ def _send(client: Client, submission: Submission, options: SegmentOptions) -> No
             stored = client.upload(image, lambda share: report(share, ""))
         try:
             job = client.submit(stored.id, **options.model_dump())
+        except ServiceUnreachable:
+            raise  # there may be a job, which needs the image
         except FoveateError:
-            client.delete_image(stored.id)  # nobody would know of it
+            with suppress(FoveateError):
+                client.delete_image(stored.id)  # nobody would know of it
             raise
     except FoveateError as error:
         submission.fail(error)
     else:
         submission.jobID, submission.status = job.jobID, job.status.value
+        typer.echo(f"{submission.image}: job {job.jobID}", err=True)
 
 
 def _finish(client: Client, submission: Submission) -> None:
@@ -151,14 +172,14 @@ def _finish(client: Client, submission: Submission) -> None:
         with show_progress(f"segment {Path(submission.image).name}") as report:
 
             def show(status: StatusInfo) -> None:
+                submission.status = status.status.value
                 report((status.progress or 0) / 100, status.message or status.status.value)
 
-            submission.status = client.wait(submission.jobID, show).status.value
+            client.wait(submission.jobID, show)
         if submission.status == JobState.DISMISSED:
             submission.exit_code = 1
         elif submission.out is not None:
             client.fetch(submission.jobID, Path(submission.out))
             print_warnings(Path(submission.out))
     except FoveateError as error:
-        submission.status = JobState.FAILED.value
         submission.fail(error)

@@ -30,7 +30,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["nonsense"], 2, "foveate --help"),
         (["jobs", "list", "--colour", "red"], 2, "foveate jobs list --help"),
         (["submit"], 2, "foveate submit --help"),
-        (["submit", "/nowhere/image.tif"], 2, "one .zip"),
+        (["submit", "/nowhere/image.tif"], 2, "check the path"),
         (["submit", str(SLIDE), "--roi", "1,2"], 2, "--roi 0,0,4096,4096"),
         (["submit", str(SLIDE), "--overlap", "2"], 2, "foveate segment --help"),
         (["segment", str(SLIDE), "--out", "/nowhere/out", "--device", "gpu"], 2, "auto takes the first GPU"),

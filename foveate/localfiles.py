@@ -1,0 +1,125 @@
+"""The client's side of files: they arrive whole or not at all, and what the user's own disk says to them."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import NO_ROOM, DiskFull, ImageMissing, OptionInvalid, OutputExists, ServiceUnreachable, Unexpected
+
+_CHUNK = 1 << 20
+
+__all__ = ["Part", "arriving", "check_image", "check_new", "inside", "local_errors", "reading_errors"]
+
+
+@dataclass
+class Part:
+    """What has arrived of one file at `target`; grows, and begins anew where the service begins anew."""
+
+    target: Path
+    tag: str = ""
+    """The ETag of the bytes that it is a part of."""
+    size: int = 0
+    """Bytes that have arrived."""
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    @classmethod
+    def found(cls, target: Path, tag: str) -> "Part":
+        """What an earlier try left there of the bytes called `tag`."""
+        part = cls(target, tag)
+        with local_errors(target), suppress(FileNotFoundError), target.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                part._count(chunk)
+        return part
+
+    def restart(self) -> None:
+        with local_errors(self.target):
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self.target.write_bytes(b"")
+        self.size, self.digest = 0, hashlib.sha256()
+
+    def add(self, chunk: bytes) -> None:
+        with local_errors(self.target), self.target.open("ab") as file:
+            file.write(chunk)
+        self._count(chunk)
+
+    def _count(self, chunk: bytes) -> None:
+        self.digest.update(chunk)
+        self.size += len(chunk)
+
+
+@contextmanager
+def local_errors(path: Path) -> Iterator[None]:
+    """What the user's disk refuses becomes DiskFull, or OptionInvalid where there is something to mend or to choose."""
+    try:
+        yield
+    except OSError as error:
+        hint = "free some space there, or choose another place with --out"
+        if error.errno in NO_ROOM:
+            raise DiskFull(f"no space left on the device of {path}", hint=hint) from error
+        reason = error.strerror or str(error)
+        hint = "choose another place with --out, or mend what is in the way"
+        raise OptionInvalid(f"{path} cannot be written: {reason}", hint=hint) from error
+
+
+@contextmanager
+def reading_errors(image: Path) -> Iterator[None]:
+    """An image that cannot be read becomes ImageMissing."""
+    try:
+        yield
+    except OSError as error:
+        hint = "check the path, and whether you may read it"
+        raise ImageMissing(f"{image} cannot be read: {error.strerror or error}", hint=hint) from error
+
+
+def check_image(image: Path) -> None:
+    """ImageMissing unless it is a file."""
+    with reading_errors(image):
+        if not image.is_file():
+            hint = "a slide of several files goes as one .zip" if image.exists() else "check the path"
+            raise ImageMissing(f"{image} is not a file", hint=hint)
+
+
+def check_new(out: Path) -> None:
+    """OutputExists if there is anything at `out`."""
+    with local_errors(out):
+        if os.path.lexists(out):
+            raise OutputExists(f"{out} exists already", hint="choose another place, or remove what is there")
+
+
+@contextmanager
+def arriving(out: Path, what: str) -> Iterator[Path]:
+    """A directory that becomes the new directory `out` when the block has ended; OutputExists if that is there already.
+
+    It is called after `what`, and stays where Ctrl-C, a kill or a silent service end the block: the next try finds what
+    has arrived. Whatever else ends it removes it.
+    """
+    check_new(out)
+    with local_errors(out):
+        scratch = out.parent / f".{out.name}-{what}.partial"
+        scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        yield scratch
+        with local_errors(out):
+            scratch.rename(out)
+    except (KeyboardInterrupt, ServiceUnreachable):
+        with suppress(OSError):  # it goes if nothing has arrived
+            scratch.rmdir()
+        raise
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def inside(directory: Path, name: str) -> Path:
+    """`directory / name`, unless the name would leave it: a service is not trusted with our file system."""
+    target = directory / name
+    if ".." in target.parts or not target.is_relative_to(directory) or target == directory:
+        raise Unexpected(
+            f"the service names a result {name!r}", hint="this service is broken or hostile: do not use it"
+        )
+    return target
