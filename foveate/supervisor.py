@@ -122,6 +122,8 @@ def _ending(code: int) -> str:
 
 
 def end_on_signals(stopping: threading.Event) -> None:
-    """SIGINT and SIGTERM set `stopping` from now on."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """SIGINT, SIGTERM and, unless it is ignored as under nohup, SIGHUP set `stopping` from now on."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue
         signal.signal(number, lambda *_: stopping.set())

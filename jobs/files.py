@@ -71,8 +71,8 @@ class FileStore:
         return staging
 
     def drop_upload(self, staging: Path) -> None:
-        """Forget an upload that will not become an image."""
-        shutil.rmtree(staging, ignore_errors=True)
+        """Forget an upload that will not become an image, even if a thread is just about to make it one."""
+        self._discard(staging)
 
     def commit_image(self, staging: Path, image: ImageRecord) -> None:
         """Make the upload in `staging` the image `image.id`, durably and at once."""
@@ -86,7 +86,7 @@ class FileStore:
         """The record of an image; ImageUnknown."""
         try:
             return ImageRecord.model_validate_json((self.images / _safe(image_id) / _IMAGE_CARD).read_text())
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:
             raise ImageUnknown(
                 f"no image {image_id!r}", hint="upload it with POST /images; `foveate images list` shows what is here"
             ) from error
@@ -102,7 +102,7 @@ class FileStore:
             try:
                 found.append(self.image(directory.name))
             except ImageUnknown:
-                continue  # deleted meanwhile
+                continue  # deleted meanwhile, or nothing of ours
         return sorted(found, key=lambda image: (image.created, image.id), reverse=True)
 
     def delete_image(self, image_id: str) -> None:
@@ -219,6 +219,8 @@ class FileStore:
             directory.rename(trash)
         except FileNotFoundError:
             return
+        except OSError:  # a full disk may have no room for another name
+            trash = directory
         shutil.rmtree(trash, ignore_errors=True)
 
 

@@ -6,10 +6,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from foveate.errors import ImageInUse, JobUnknown
+from foveate.errors import ImageInUse, ImageUnknown, JobUnknown
 from foveate.schema import JobState
 from jobs.files import FileStore
 from jobs.store import JobStore
@@ -52,6 +53,7 @@ class Retention:
     def sweep(self) -> None:
         """Remove all that is due."""
         self._drop_abandoned(self._now() - ABANDONED)
+        self._finish_deletions()
         if self._keep is not None:
             self._drop_results(self._now() - self._keep)
             self._drop_images(self._now() - self._keep)
@@ -69,6 +71,13 @@ class Retention:
             if self._files.drop_canvas(digest):
                 _log.info("event=drop-canvas canvas=%s", digest)
 
+    def _finish_deletions(self) -> None:
+        """Of images that whoever deleted them died over: no job may use them, and yet they are shown."""
+        for image_id in self._store.retired([image.id for image in self._files.list_images()]):
+            _log.info("event=finish-deletion image=%s", image_id)
+            with suppress(ImageUnknown):
+                self._files.delete_image(image_id)
+
     def _drop_results(self, before: datetime) -> None:
         for results in self._files.results.iterdir():
             if _modified(results) < before and self._ended(results.name):
@@ -84,7 +93,8 @@ class Retention:
             except ImageInUse:
                 continue
             _log.info("event=drop-image image=%s", image.id)
-            self._files.delete_image(image.id)
+            with suppress(ImageUnknown):
+                self._files.delete_image(image.id)
 
     def _drop_records(self, before: datetime) -> None:
         # All at once: removing while paging would skip some.

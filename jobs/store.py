@@ -10,7 +10,7 @@ then; made twice, it is made once. Terminal states are never left.
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,14 @@ class JobStore:
                 f"image {image_id!r} is used by {len(users)} jobs: {', '.join(users[:3])}",
                 hint="wait for them, or dismiss them with DELETE /jobs/{id}",
             )
+
+    @valkey_errors()
+    def retired(self, image_ids: Sequence[str]) -> list[str]:
+        """Those of `image_ids` that `retire_image` has closed to new jobs."""
+        pipeline = self._connection.pipeline(transaction=False)
+        for image_id in image_ids:
+            pipeline.exists(f"foveate:gone:{image_id}")
+        return [image_id for image_id, gone in zip(image_ids, pipeline.execute(), strict=True) if gone]
 
     # --- for the worker and the reaper ------------------------------------------------------------------------------
 

@@ -104,6 +104,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         stop.set()
+        await app.state.collaborators.intake.end()
         await run_sync(partial(reaper.join, timeout=5.0))
 
 

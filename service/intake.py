@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from anyio import CancelScope, CapacityLimiter
+from anyio import CancelScope, CapacityLimiter, move_on_after, sleep
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect
 
@@ -24,6 +24,8 @@ Probe = Callable[[Path, str], ImageInfo]
 
 _AT_ONCE = 4
 """Uploads that are unpacked and looked at beside each other: a hostile one takes a minute of a core and its memory."""
+_END_SECONDS = 5.0
+_TICK_SECONDS = 0.05
 
 __all__ = ["Intake", "Probe"]
 
@@ -37,6 +39,8 @@ class Intake:
     probe: Probe
     at_once: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_AT_ONCE))
     """Threads of its own, so that slow files keep no other request waiting."""
+    under_way: set[Path] = field(default_factory=set)
+    """Where uploads lie that are no images yet; changes with each."""
 
     async def take(self, body: Body) -> ImageRecord:
         """Stores the upload as a new image, even if the same bytes are here already: ids are never shared.
@@ -66,12 +70,22 @@ class Intake:
     @asynccontextmanager
     async def _staging(self) -> AsyncIterator[Path]:
         staging = await run_sync(self.files.new_upload)
+        self.under_way.add(staging)
         try:
             yield staging
         finally:
             # After the commit's rename there is nothing left under this name.
             with CancelScope(shield=True):
                 await run_sync(self.files.drop_upload, staging)
+            self.under_way.discard(staging)
+
+    async def end(self) -> None:
+        """Leaves nothing of the uploads that the end of the server cuts, which does not wait for their clearing up."""
+        with move_on_after(_END_SECONDS):
+            while self.under_way:
+                await sleep(_TICK_SECONDS)
+        for staging in list(self.under_way):
+            await run_sync(self.files.drop_upload, staging)
 
     def _place(self, arrived: Path, name: str, content: Path) -> str:
         if not is_zip(arrived):

@@ -1,5 +1,6 @@
 """Images: taken in, listed, described, deleted. An image never changes; the same bytes sent twice are two images."""
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -91,7 +92,8 @@ def show_image(image_id: str, state: State) -> StoredImage:
 def delete_image(image_id: str, state: State) -> None:
     state.files.image(image_id)
     state.store.retire_image(image_id)
-    state.files.delete_image(image_id)
+    with suppress(ImageUnknown):  # the sweep, or another request, was faster
+        state.files.delete_image(image_id)
 
 
 def _shown_image(image: ImageRecord) -> StoredImage:

@@ -138,7 +138,18 @@ def test_an_api_that_can_take_no_work_is_up(capsys: pytest.CaptureFixture[str]) 
     assert "warning: no work can be taken: 7 bytes are free; remove images" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    code = (
+        "import signal, threading; from foveate.supervisor import end_on_signals\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); stopping = threading.Event(); end_on_signals(stopping)\n"
+        "signal.raise_signal(signal.SIGHUP); before = stopping.is_set(); signal.raise_signal(signal.SIGTERM)\n"
+        "print(before, stopping.is_set())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False True\n"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_end_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
     with running_up(tmp_path) as (process, _):
         children = family(process.pid)

@@ -49,6 +49,15 @@ def test_an_image_is_there_once_it_is_committed(files: FileStore) -> None:
         files.delete_image(first.id)
 
 
+def test_a_stray_file_among_the_images_is_none(files: FileStore) -> None:
+    image = add_image(files)
+    (files.images / "notes").write_text("not ours")
+    (files.images / ".DS_Store").touch()
+    assert files.list_images() == [image]
+    with pytest.raises(ImageUnknown):
+        files.image("notes")
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_an_id_that_is_no_id_is_unknown(files: FileStore, name: str) -> None:
     with pytest.raises(ImageUnknown):

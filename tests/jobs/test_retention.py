@@ -88,6 +88,13 @@ def test_an_upload_that_is_finished_under_the_sweep_does_not_stop_it(
     assert list(files.incoming.iterdir()) == []
 
 
+def test_a_deletion_that_was_cut_off_is_finished(store: JobStore, files: FileStore) -> None:
+    kept, cut_off = add_image(files), add_image(files)
+    store.retire_image(cut_off.id)
+    Retention(store, files, None).sweep()
+    assert files.list_images() == [kept]
+
+
 def test_a_sweep_is_not_repeated_at_once(store: JobStore, files: FileStore) -> None:
     retention = Retention(store, files, None)
     retention.sweep_when_due()

@@ -155,6 +155,17 @@ def test_aborted_upload_leaves_nothing(service: Service) -> None:
     wait_until(lambda: left_in(service.data / "incoming") == [])
 
 
+def test_an_upload_under_way_at_the_end_of_the_server_leaves_nothing(tmp_path: Path, valkey: EmbeddedValkey) -> None:
+    with socket.socket() as connection:
+        with running_api(tmp_path, valkey.url) as service:
+            connection.connect(("127.0.0.1", urlsplit(service.url).port))
+            connection.sendall(
+                b"POST /images HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 3_000_000
+            )
+            wait_until(lambda: left_in(service.data / "incoming") != [])
+        assert left_in(tmp_path / "incoming") == []
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
