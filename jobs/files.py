@@ -136,8 +136,13 @@ class FileStore:
         """Remove what killed workers left of a job that has ended."""
         shutil.rmtree(self.jobs / _safe(job_id), ignore_errors=True)
 
+    def settle(self, out: Path) -> None:
+        """Force what lies in `out` to the disk, before the last look at the token: it may take longer than a lease."""
+        with disk_errors(out):
+            sync_tree(out)
+
     def publish(self, job_id: str, out: Path) -> None:
-        """Make the directory `out` the result of the job. The caller has just checked its fencing token.
+        """Make the directory `out` the result of the job. The caller has settled it, and just checked the fencing token.
 
         A result that is already there stays: the same configuration gives the same bytes.
         """

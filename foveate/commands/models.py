@@ -28,12 +28,13 @@ BundleArgument = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="List, show, add, export and verify models (bundles).", no_args_is_help=True)
+    group = typer.Typer(help="List, show, add, export, verify and remove models (bundles).", no_args_is_help=True)
     group.command("list")(list_models)
     group.command()(show)
     group.command()(add)
     group.command()(export)
     group.command()(verify)
+    group.command()(remove)
     app.add_typer(group, name="models")
 
 
@@ -153,6 +154,36 @@ def verify(model: BundleArgument, as_json: JsonFlag = False) -> None:
     report = engine("model.bundle:verify_bundle")(_directory(model))
     text = f"{report.name} {report.version}: sound ({', '.join(report.checks)}); sha256 {report.sha256}"
     print_result(asdict(report), text, as_json)
+
+
+def remove(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="A model that was added.")], as_json: JsonFlag = False
+) -> None:
+    """Remove a model from those that were added to this machine (FOVEATE_DATA/models)."""
+    settings = _settings()
+    directory = _added(settings.data / "models", model)
+    if directory is None:
+        elsewhere = _catalog().bundle(model).directory  # or unknown
+        hint = f"only what `foveate models add` put into {settings.data / 'models'} can be removed"
+        raise OptionInvalid(f"the model {model!r} lies in {elsewhere}, and was not added", hint=hint)
+    try:
+        # Hidden first, by one rename: no job shall find half a bundle.
+        with tempfile.TemporaryDirectory(prefix=".removed-", dir=directory.parent) as scratch:
+            directory.rename(Path(scratch) / "bundle")
+    except OSError as error:
+        hint = "mend the permissions of the directory"
+        raise OptionInvalid(f"{directory} cannot be removed: {error.strerror or error}", hint=hint) from error
+    shown = [str(bundle.directory) for bundle in _catalog().bundles() if bundle.card.name == model]
+    lines = [f"{model}: removed {directory}", *(f"the model of that name is now {one}" for one in shown)]
+    print_result({"removed": model, "directory": str(directory), "uncovers": shown}, "\n".join(lines), as_json)
+
+
+def _added(models: Path, name: str) -> Path | None:
+    """Where a model that was added lies; one that is broken goes by the name of its directory."""
+    catalog = engine("jobs.catalog:Catalog")([models])
+    named = [(bundle.card.name, bundle.directory) for bundle in catalog.bundles()]
+    named += [(bundle.directory.name, bundle.directory) for bundle in catalog.broken()]
+    return dict(named).get(name)
 
 
 def _settings() -> Any:

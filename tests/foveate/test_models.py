@@ -94,3 +94,35 @@ def test_a_folder_of_smp_needs_a_card_and_gets_shown_one(
     }
     shutil.rmtree(folder)
     assert run(["models", "verify", "my-model"]) == 0
+
+
+def test_a_model_that_was_added_is_removed_and_no_other(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = make_bundle(tmp_path / "shipped" / "glands", name="glands")
+    monkeypatch.setenv("FOVEATE_BUNDLES", str(tmp_path / "shipped"))
+    assert run(["models", "remove", "glands"]) == 2
+    assert f"lies in {shipped}, and was not added" in capsys.readouterr().err
+    assert run(["models", "add", str(shipped)]) == 0
+    capsys.readouterr()
+    assert run(["models", "remove", "glands", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == {
+        "removed": "glands",
+        "directory": str(data / "models" / "glands"),
+        "uncovers": [str(shipped)],
+    }
+    assert list((data / "models").iterdir()) == []
+    assert shipped.is_dir()
+    for unknown in ("none", "../models/glands", "."):
+        assert run(["models", "remove", unknown]) == 2
+        assert "models here: glands" in capsys.readouterr().err
+
+
+def test_a_broken_model_is_removed_by_its_directory(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = data / "models" / "broken"
+    broken.mkdir(parents=True)
+    (broken / "bundle.json").write_text("{}")
+    assert run(["models", "remove", "broken"]) == 0
+    assert not broken.exists()
+    assert str(broken) in capsys.readouterr().out

@@ -145,3 +145,12 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OptionInvalid, match=f"{tmp_path}/file/images"):
         FileStore(tmp_path / "file")
+
+
+def test_what_is_settled_lies_on_the_disk(files: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda handle: synced.append(str(Path(f"/proc/self/fd/{handle}").readlink())))
+    with files.attempt("job", 1) as scratch:
+        out = make_out(scratch, "mask")
+        files.settle(out)
+        assert synced == [str(out / "mask.tif"), str(out)]
