@@ -142,7 +142,7 @@ class FileStore:
             sync_tree(out)
 
     def publish(self, job_id: str, out: Path) -> None:
-        """Make the directory `out` the result of the job. The caller has settled it, and just checked the fencing token.
+        """Make the directory `out` the result of the job. The caller settled it, and just checked the fencing token.
 
         A result that is already there stays: the same configuration gives the same bytes.
         """

@@ -80,15 +80,27 @@ class JobStore:
         states: Collection[JobState] = (),
         after: datetime | None = None,
         before: datetime | None = None,
+        past: tuple[datetime, str] | None = None,
         offset: int = 0,
         limit: int = 100,
     ) -> list[JobRecord]:
-        """Jobs, newest first, of any of `states` (none: all), created in [after, before]; `offset` of them left out."""
+        """Jobs, newest first, of any of `states` (none: all), created in [after, before]; `offset` of them left out.
+
+        `past`: only what comes after the job that was created then and has that id, whether it is still here or not.
+        """
         found: list[JobRecord] = []
+        if past is not None:
+            before = past[0] if before is None else min(before, past[0])
         start = 0
         while len(found) < offset + limit:
             ids = self._ids(after, before, start)
-            found += [job for job in self._read(ids) if job is not None and (not states or job.state in states)]
+            found += [
+                job
+                for job in self._read(ids)
+                if job is not None
+                and (not states or job.state in states)
+                and (past is None or (job.created, job.id) < past)
+            ]
             start += _PAGE
             if len(ids) < _PAGE:
                 break

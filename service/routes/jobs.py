@@ -39,6 +39,20 @@ class JobFilters(BaseModel):
     maxDuration: float | None = None  # noqa: N815
     limit: Annotated[int, Query(ge=1, le=10000)] = 10
     offset: Annotated[int, Query(ge=0)] = 0
+    cursor: str = ""
+    """Of a link `next`: what follows the last job of the page before, whatever has been removed since."""
+
+    def past(self) -> tuple[dt.datetime, str] | None:
+        """The job that `cursor` names: when it was created, and its id."""
+        moment, _, job_id = self.cursor.partition("_")
+        if not self.cursor:
+            return None
+        try:
+            return dt.datetime.fromtimestamp(float(moment), dt.UTC), job_id
+        except (ValueError, OverflowError, OSError) as error:
+            raise OptionInvalid(
+                f"cursor: {self.cursor!r} is none of ours", hint="follow the link with rel next, as it is"
+            ) from error
 
     @property
     def by_duration(self) -> bool:
@@ -90,7 +104,7 @@ def list_jobs(filters: Annotated[JobFilters, Query()], request: Request, state: 
     found = _find(filters, state)
     links = [Link(href=str(request.url), rel="self", type="application/json", title="these jobs")]
     if len(found) > filters.limit:
-        query = filters.model_dump(exclude_defaults=True) | {"offset": filters.offset + filters.limit}
+        query = filters.model_dump(exclude_defaults=True, exclude={"offset"}) | {"cursor": _cursor(found)}
         href = f"{base}/jobs?{urlencode(query)}"
         links.append(Link(href=href, rel="next", type="application/json", title="older jobs"))
     return JobList(jobs=[status_info(job, base, state.files) for job in found[: filters.limit]], links=links)
@@ -137,9 +151,14 @@ def _find(filters: JobFilters, state: State) -> list[JobRecord]:
     states = filters.states()
     # Durations are not indexed: all jobs are read then.
     limit = _EVERY if filters.by_duration else wanted
-    jobs = state.store.find(states=states, after=after, before=before, limit=limit)
+    jobs = state.store.find(states=states, after=after, before=before, past=filters.past(), limit=limit)
     now = dt.datetime.now(dt.UTC)
     return [job for job in jobs if filters.fits_duration(job, now)][filters.offset : wanted]
+
+
+def _cursor(found: list[JobRecord]) -> str:
+    """Names the last job of the page that `found` is, with one more job."""
+    return f"{found[-2].created.timestamp():.6f}_{found[-2].id}"
 
 
 def _moment(text: str) -> dt.datetime | None:

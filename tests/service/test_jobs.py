@@ -367,7 +367,34 @@ def test_list_is_filtered_and_paged(service: Service, client: Client, done: str)
     assert pages == ids(status="successful", limit=1000)
 
 
-@pytest.mark.parametrize("query", ["status=done", "datetime=yesterday", "limit=0", "limit=10001", "colour=red"])
+@pytest.mark.parametrize("filters", [{}, {"minDuration": 0}])
+def test_no_job_is_skipped_where_others_are_removed_between_pages(
+    service: Service, client: Client, slide_id: str, filters: dict[str, int]
+) -> None:
+    made = [client.submit(slide_id).jobID for _ in range(5)]
+    for job in made:
+        client.wait(job, every=0.05)
+    page = httpx.get(f"{service.url}/jobs", params={"limit": 2, **filters}).json()
+    assert [job["jobID"] for job in page["jobs"]] == made[:2:-1]
+    for job in made[3:]:  # even the last job of the page
+        client.cancel(job)
+    (following,) = [link["href"] for link in page["links"] if link["rel"] == "next"]
+    assert [job["jobID"] for job in httpx.get(following).json()["jobs"]] == made[2:0:-1]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "cursor=x",
+        "cursor=1e99_x",
+        "cursor=nan_x",
+        "status=done",
+        "datetime=yesterday",
+        "limit=0",
+        "limit=10001",
+        "colour=red",
+    ],
+)
 def test_wrong_filter_is_refused(service: Service, query: str) -> None:
     response = httpx.get(f"{service.url}/jobs?{query}")
     assert response.status_code == 400
