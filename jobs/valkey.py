@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from redis.retry import Retry
 
 from foveate.errors import Conflict, DiskFull, EngineMissing, ServiceUnreachable, Unexpected
@@ -36,14 +36,16 @@ _PAUSES = (0.0, 1.0, 2.0, 5.0, 15.0)
 """Seconds before the first, second… new start of a server that keeps dying early."""
 
 
-def connect(url: str, *, seconds: float = SOCKET_SECONDS, retries: int = 10) -> Redis:
+def connect(url: str, *, seconds: float = SOCKET_SECONDS, retries: int = 10, hasty: bool = False) -> Redis:
     """A client that waits for a free connection instead of failing; commands are retried for some 4 s of an outage.
 
-    Retries may send a command twice, so everything that changes state is idempotent. What a server takes and does not
-    answer within `seconds` is not sent again: one that hangs would keep each caller for as many times as long.
+    Retries may send a command twice, so everything that changes state is idempotent. `hasty`, for those who have
+    someone waiting: what a server takes and does not answer within `seconds` is not sent again. Else one that hangs is
+    borne for a minute: a worker that does not know what became of its command has no better use for that time.
     """
     # A pool that is made here gets no retries from redis-py, unlike a client that makes its own.
-    retry = Retry(ExponentialBackoff(cap=1.0, base=0.01), retries, supported_errors=(ConnectionError,))
+    worth = (ConnectionError,) if hasty else (ConnectionError, TimeoutError)
+    retry = Retry(ExponentialBackoff(cap=1.0, base=0.01), retries, supported_errors=worth)
     try:
         pool: Any = BlockingConnectionPool.from_url(
             url,

@@ -71,11 +71,11 @@ def create_app(
 def _collaborators(
     settings: ServiceSettings, probe: Probe, free: Callable[[Path], int]
 ) -> tuple[Collaborators, Reaper]:
-    connection = connect(settings.valkey_url)
+    connection = connect(settings.valkey_url, hasty=True)
     store, queue, files = JobStore(connection), JobQueue(connection), FileStore(settings.data)
     limits = Limits(int(settings.max_upload_gb * GB), RESERVE_BYTES, free)
     # Who asks whether work can be taken does not want to wait until it can.
-    impatient = connect(settings.valkey_url, seconds=_PING_SECONDS, retries=0)
+    impatient = connect(settings.valkey_url, seconds=_PING_SECONDS, retries=0, hasty=True)
 
     @valkey_errors()
     def ping() -> None:

@@ -27,7 +27,7 @@ def test_uncertainty_and_probabilities_come_as_foveate_segment_writes_them(
     image = write_image(tmp_path / "scene.tif", pixels, crs="EPSG:32633", nodata=0)
     job = client.submit(client.upload(image).id, outputs=["uncertainty", "probabilities"], **options).jobID
     assert client.wait(job).status is JobState.SUCCESSFUL
-    listed = client._json("GET", f"/jobs/{job}/results")
+    listed = client._send("GET", f"/jobs/{job}/results").json()
     assert listed["uncertainty"]["title"] == "uncertainty.tif"
     assert listed["uncertainty"]["type"].startswith("image/tiff")
     assert listed["probabilities"]["title"] == "probabilities.zarr.zip"

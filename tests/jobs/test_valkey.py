@@ -120,7 +120,7 @@ def test_a_server_that_hangs_is_asked_once(tmp_path: Path) -> None:
         hung.bind(str(tmp_path / "hung.sock"))
         hung.listen()
         hung.settimeout(0)
-        client = connect(f"unix://{tmp_path}/hung.sock", seconds=0.05)
+        client = connect(f"unix://{tmp_path}/hung.sock", seconds=0.05, hasty=True)
         with pytest.raises(ServiceUnreachable), valkey_errors():
             client.ping()
         with suppress(BlockingIOError):
