@@ -55,16 +55,17 @@ class DirectImage:
         samples = np.empty((region.height, region.width, page.samples), page.dtype.newbyteorder("="))
         lacking = [index for index in tiles if not self._put(samples, level, index, region)]
         values = samples if bands == page.samples else np.ascontiguousarray(samples[..., :bands])
-        valid = self._valid(level, region, samples)
+        valid, decoded = self._valid(level, region, samples), region.size.area
         for index in lacking:
             part = page.place(index).intersection(region)
+            decoded -= part.size.area
             # What is stored in some of its planes only is left to the reference.
             stored = page.stored(index).any()
             filled = self._reference.read(level, part) if stored else self._blank(level, index, part)
             values[part.slices(region.x, region.y)] = filled.values
             if valid is not None and filled.valid is not None:
                 valid[part.slices(region.x, region.y)] = filled.valid
-        return Pixels(values, valid)
+        return Pixels(values, valid, decoded)
 
     def read_valid(self, level: int, region: Region) -> NDArray[np.bool_] | None:
         if self._info.validity == "none":
@@ -104,7 +105,7 @@ class DirectImage:
             self._blanks[level] = self._reference.read(level, Region(tile.x, tile.y, 1, 1))
         pixel = self._blanks[level]
         valid = None if pixel.valid is None else _spread(pixel.valid, region.size)
-        return Pixels(_spread(pixel.values, region.size), valid)
+        return Pixels(_spread(pixel.values, region.size), valid, decoded=0)
 
     def _decoded(self, level: int, index: int, wanted: Region) -> NDArray[Any]:
         page = self._pages[level]

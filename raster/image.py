@@ -22,10 +22,12 @@ class Pixels:
 
     `values`: (height, width, bands), the file's dtype, bands in the file's order (alpha not among them).
     `valid`: (height, width) bool, True where the pixel is data; None: every pixel is.
+    `decoded`: how many of them a codec had to deliver; None: all.
     """
 
     values: NDArray[Any]
     valid: NDArray[np.bool_] | None
+    decoded: int | None = None
 
 
 class RasterImage(Protocol):

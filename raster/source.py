@@ -292,7 +292,7 @@ class Source:
     def _decoded(self, level: int, part: Region) -> Sample:
         pixels = self._handle().read(level, part)
         with self._lock:
-            self._pixels_decoded[level] += part.size.area
+            self._pixels_decoded[level] += part.size.area if pixels.decoded is None else pixels.decoded
         values = self._convert(pixels.values)
         if pixels.valid is None:
             return Sample(values, None, frozenset())

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -252,6 +253,13 @@ def _ours(worker: Worker, job_id: str, attempt: int, news: Progress | None) -> b
 
 def _publish(worker: Worker, job_id: str, attempt: int, out: Path) -> None:
     """Check the fencing token, then rename: from then on the result stands, whatever becomes of this process."""
+    with ThreadPoolExecutor(1, "settle") as beside:
+        settling = beside.submit(worker.files.settle, out)
+        # A slow disk may take longer for gigabytes than a lease lasts.
+        while not wait([settling], _TICK_SECONDS).done:
+            if not _ours(worker, job_id, attempt, Progress("publishing", 0.99)):
+                raise _SupersededError
+        settling.result()
     lease = worker.settings.lease_seconds
     if not _insist(worker, lambda: worker.store.renew(job_id, attempt, lease, 99, "publishing")):
         raise _SupersededError

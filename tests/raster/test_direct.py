@@ -156,7 +156,9 @@ def test_what_a_sparse_file_lacks_is_decoded_by_nobody(tmp_path: Path, monkeypat
         asked: list[Region] = []
         read = RasterioImage.read
         monkeypatch.setattr(RasterioImage, "read", lambda *args: asked.append(args[2]) or read(*args))
-        assert not image.read(0, Region(500, 500, 1000, 1000)).values.any()
+        empty, some = image.read(0, Region(500, 500, 1000, 1000)), image.read(0, Region(0, 0, 200, 100))
+        assert not empty.values.any()
+        assert (empty.decoded, some.decoded) == (0, 72 * 36)
         valid = image.read_valid(0, Region(700, 900, 1000, 1000))
     assert valid is not None
     assert not valid.any()
