@@ -23,8 +23,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from foveate.engine import engine as resolve
 from foveate.errors import FoveateError, MemoryTooSmall, Unexpected, WorkerLost
+from foveate.resolve import resolve
 from jobs.files import disk_errors
 from jobs.lifeline import die_with_parent
 from jobs.records import ErrorTriple

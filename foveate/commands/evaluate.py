@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from foveate.engine import engine
 from foveate.options import DeviceOption
 from foveate.output import JsonFlag, print_result
 from foveate.progress import show_progress
+from foveate.resolve import resolve
 
 __all__ = ["register"]
 
@@ -50,7 +50,7 @@ def evaluate(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = shlex.join(["foveate", *sys.argv[1:]])
     with show_progress("evaluate") as report:
-        found = engine("model.evaluation.run:evaluate")(
+        found = resolve("model.evaluation.run:evaluate")(
             config,
             out,
             overwrite=overwrite,

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from foveate import options as spelled
-from foveate.engine import engine
 from foveate.output import JsonFlag, print_result
+from foveate.resolve import resolve
 from foveate.schema import ImageInfo
 
 _PIPE_WIDTH = 10_000
@@ -33,10 +33,10 @@ def info(
     as_json: JsonFlag = False,
 ) -> None:
     options = spelled.segment_options(spacing=spacing, bands=bands, rescale=rescale, force=force)
-    settings = engine("jobs.settings:read_settings")(engine("jobs.settings:StateSettings"))
-    bundles = engine("jobs.catalog:Catalog")(settings.bundle_dirs).bundles()
+    settings = resolve("jobs.settings:read_settings")(resolve("jobs.settings:StateSettings"))
+    bundles = resolve("jobs.catalog:Catalog")(settings.bundle_dirs).bundles()
     cards = {bundle.card.name: bundle.card for bundle in bundles}
-    description = engine("raster.describe:describe")(image, cards, options)
+    description = resolve("raster.describe:describe")(image, cards, options)
     print_result(_document(description), "" if as_json else _text(description), as_json)
 
 

@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 def list_jobs(
     server: ServerOption = LOCAL_SERVER,
     api_key: KeyOption = None,
-    status: Annotated[str | None, typer.Option(help="Only these states, with commas between.")] = None,
+    status: Annotated[
+        str | None, typer.Option(metavar="STATES", help="Only these states, with commas between.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List all jobs, newest first."""
@@ -68,7 +70,7 @@ def cancel(
 
 def preview(
     job: JobArgument,
-    out: Annotated[Path | None, typer.Option(help="New file; default ./JOB-preview.tif.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="New file; default ./JOB-preview.tif.")] = None,
     server: ServerOption = LOCAL_SERVER,
     api_key: KeyOption = None,
     as_json: JsonFlag = False,
@@ -81,7 +83,7 @@ def preview(
 
 def fetch(
     job: JobArgument,
-    out: Annotated[Path | None, typer.Option(help="New directory for the files; default ./JOB.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="New directory for the files; default ./JOB.")] = None,
     server: ServerOption = LOCAL_SERVER,
     api_key: KeyOption = None,
     as_json: JsonFlag = False,

@@ -12,10 +12,10 @@ import typer
 from foveate.bundles import bundle_of, copy_bundle, holds_smp, named_bundle, pack_bundle, unpacked
 from foveate.card import read_card
 from foveate.client import Client
-from foveate.engine import engine
 from foveate.errors import FoveateError, OptionInvalid
 from foveate.options import KeyOption
 from foveate.output import JsonFlag, print_result, print_table
+from foveate.resolve import resolve
 from foveate.schema import BundleCard
 
 RemoteOption = Annotated[
@@ -91,7 +91,7 @@ def add(
     """Verify a bundle and add it to this machine's models. They lie in FOVEATE_DATA/models."""
     with unpacked(source) as given, _as_bundle(given, card) as directory:
         try:
-            report = engine("model.bundle:verify_bundle")(directory)
+            report = resolve("model.bundle:verify_bundle")(directory)
         except FoveateError as error:
             # What was unpacked is gone in a moment; the user knows its source.
             raise type(error)(error.message.replace(str(directory), str(source)), hint=error.hint) from error
@@ -131,7 +131,7 @@ def _as_bundle(given: Path, card: Path | None) -> Iterator[Path]:
         yield bundle_of(given)
         return
     with tempfile.TemporaryDirectory(prefix="foveate-bundle-") as scratch:
-        engine("model.adopt:adopt")(given, card, Path(scratch))
+        resolve("model.adopt:adopt")(given, card, Path(scratch))
         yield Path(scratch)
 
 
@@ -151,7 +151,7 @@ def export(
 
 def verify(model: BundleArgument, as_json: JsonFlag = False) -> None:
     """Check a model's files, card and weights. Its networks run once."""
-    report = engine("model.bundle:verify_bundle")(_directory(model))
+    report = resolve("model.bundle:verify_bundle")(_directory(model))
     text = f"{report.name} {report.version}: sound ({', '.join(report.checks)}); sha256 {report.sha256}"
     print_result(asdict(report), text, as_json)
 
@@ -180,18 +180,18 @@ def remove(
 
 def _added(models: Path, name: str) -> Path | None:
     """Where a model that was added lies; one that is broken goes by the name of its directory."""
-    catalog = engine("jobs.catalog:Catalog")([models])
+    catalog = resolve("jobs.catalog:Catalog")([models])
     named = [(bundle.card.name, bundle.directory) for bundle in catalog.bundles()]
     named += [(bundle.directory.name, bundle.directory) for bundle in catalog.broken()]
     return dict(named).get(name)
 
 
 def _settings() -> Any:
-    return engine("jobs.settings:read_settings")(engine("jobs.settings:StateSettings"))
+    return resolve("jobs.settings:read_settings")(resolve("jobs.settings:StateSettings"))
 
 
 def _catalog() -> Any:
-    return engine("jobs.catalog:Catalog")(_settings().bundle_dirs)
+    return resolve("jobs.catalog:Catalog")(_settings().bundle_dirs)
 
 
 def _directory(model: str) -> Path:

@@ -12,10 +12,10 @@ from foveate import options as spelled
 from foveate.bundles import named_bundle
 from foveate.card import read_card
 from foveate.coverage import checked_coverage
-from foveate.engine import engine
 from foveate.errors import OptionInvalid, OutputExists
 from foveate.output import JsonFlag, print_result
 from foveate.progress import show_progress
+from foveate.resolve import resolve
 from foveate.schema import SegmentOptions
 
 
@@ -74,11 +74,11 @@ def segment(
         raise OptionInvalid(f"--memory {memory:g}: that is no amount of memory", hint="give GB, such as 2 or 4.5")
     # Torch's threads would spin while they wait, on cores that the reading threads need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    settings = engine("jobs.settings:read_settings")(engine("jobs.settings:StateSettings"))
-    catalog = engine("jobs.catalog:Catalog")(settings.bundle_dirs)
+    settings = resolve("jobs.settings:read_settings")(resolve("jobs.settings:StateSettings"))
+    catalog = resolve("jobs.catalog:Catalog")(settings.bundle_dirs)
     _refuse_early(image, out, chosen, catalog, overwrite=overwrite)
     with show_progress(image.name) as report:
-        manifest: dict[str, Any] = engine("worker.local:segment")(
+        manifest: dict[str, Any] = resolve("worker.local:segment")(
             image,
             out,
             chosen,
@@ -96,16 +96,16 @@ def _refuse_early(image: Path, out: Path, options: SegmentOptions, catalog: Any,
         raise OutputExists(f"{out} exists already", hint="choose another --out, or say --overwrite")
     if os.path.lexists(out) or out.resolve().is_relative_to(image.resolve()):
         return  # what may not be replaced goes before all else, and the job knows
-    with closing(engine("raster.image:open_image")(engine("raster.image:ImageRef")(image.absolute()))) as opened:
+    with closing(resolve("raster.image:open_image")(resolve("raster.image:ImageRef")(image.absolute()))) as opened:
         info = opened.info
-    engine("raster.fit:region_of_interest")(info, options)
+    resolve("raster.fit:region_of_interest")(info, options)
     if options.model is None:
         cards = {bundle.card.name: bundle.card for bundle in catalog.bundles()}
-        card = cards[engine("raster.fit:choose_bundle")(info, cards, options)]
+        card = cards[resolve("raster.fit:choose_bundle")(info, cards, options)]
     else:
         card = read_card(named_bundle(options.model, lambda name: Path(catalog.bundle(name).directory)))
-        engine("raster.fit:fit")(info, card, options)
-    engine("raster.fit:checked_policy_for")(card, options.policy)
+        resolve("raster.fit:fit")(info, card, options)
+    resolve("raster.fit:checked_policy_for")(card, options.policy)
     checked_coverage(card, options)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from foveate.engine import engine
+from foveate.resolve import resolve
 
 
 def register(app: typer.Typer) -> None:
@@ -13,13 +13,17 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to bind; default FOVEATE_HOST, else 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="Default FOVEATE_PORT, else 8000.", min=0, max=65535)] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Address to bind; default FOVEATE_HOST, else 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Default FOVEATE_PORT, else 8000.", min=0, max=65535)
+    ] = None,
 ) -> None:
-    """Run the API alone; Valkey is at FOVEATE_VALKEY_URL."""
-    engine("service.__main__:run")(host, port)
+    """Run the API alone. Valkey is at FOVEATE_VALKEY_URL."""
+    resolve("service.__main__:run")(host, port)
 
 
 def worker() -> None:
-    """Run one worker alone; Valkey is at FOVEATE_VALKEY_URL, the data in FOVEATE_DATA."""
-    raise typer.Exit(engine("worker.__main__:main")())
+    """Run one worker alone. Valkey is at FOVEATE_VALKEY_URL, the data in FOVEATE_DATA."""
+    raise typer.Exit(resolve("worker.__main__:main")())

@@ -58,12 +58,15 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    images: Annotated[list[Path], typer.Argument(help="Files; a .zip is one slide of several files.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE…", help="Files; a .zip is one slide of several files.")
+    ],
     server: ServerOption = LOCAL_SERVER,
     api_key: KeyOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the jobs have ended.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="New directory for the results (several images: one below it each); waits.")
+        Path | None,
+        typer.Option(metavar="DIR", help="New directory for the results (several images: one below it each); waits."),
     ] = None,
     model: ModelOption = None,
     policy: PolicyOption = None,

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from foveate.engine import engine
+from foveate.resolve import resolve
 
 __all__ = ["register"]
 
@@ -40,7 +40,7 @@ def train(
     # Torch's threads spin while they wait; on a machine that is not theirs alone that costs several times the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with _log_on_stderr():
-        runs = engine("model.training.train:train")(config, only)
+        runs = resolve("model.training.train:train")(config, only)
     if as_json:
         found = [{"run": r.name, "bundle": str(r.bundle.directory), "scores": r.scores} for r in runs]
         typer.echo(json.dumps(found, indent=2))

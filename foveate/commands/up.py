@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from foveate.client import Client
-from foveate.engine import engine
 from foveate.errors import FoveateError, OptionInvalid, Unexpected
 from foveate.output import JsonFlag, print_result
+from foveate.resolve import resolve
 from foveate.supervisor import Role, Supervisor, end_on_signals
 
 _HOST = "127.0.0.1"
@@ -27,21 +27,24 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Worker processes.")] = 1,
     data: Annotated[
-        Path | None, typer.Option(envvar="FOVEATE_DATA", help="Where images and results lie.", show_envvar=True)
+        Path | None,
+        typer.Option(metavar="DIR", envvar="FOVEATE_DATA", help="Where images and results lie.", show_envvar=True),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8000,
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0: any free port.")] = 8000,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run the whole service on this machine until Ctrl-C; prints its address when it is ready."""
+    """Run the whole service on this machine until Ctrl-C. Prints its address when it is ready."""
     # What a role would refuse at its start, again and again, is said before there is any.
-    for role in ("service.settings:ServiceSettings", "worker.settings:WorkerSettings"):
-        engine("jobs.settings:read_settings")(engine(role))
-    place = (data or Path("~/.local/share/foveate")).expanduser().resolve()
+    settings = [
+        resolve("jobs.settings:read_settings")(resolve(role))
+        for role in ("service.settings:ServiceSettings", "worker.settings:WorkerSettings")
+    ]
+    place = (data or settings[0].data).expanduser().resolve()
     stopping = threading.Event()
     end_on_signals(stopping)
-    with closing(_listening(port)) as bound, engine("jobs.valkey:EmbeddedValkey")(place) as valkey:
+    with closing(_listening(port)) as bound, resolve("jobs.valkey:EmbeddedValkey")(place) as valkey:
         url = f"http://{_HOST}:{bound.getsockname()[1]}"
         supervisor = _supervisor(bound, workers, place, valkey.url, stopping)
         keep_valkey = partial(valkey.tend, _say)
@@ -59,7 +62,7 @@ def up(
 def _supervisor(
     bound: socket.socket, workers: int, data: Path, valkey_url: str, stopping: threading.Event
 ) -> Supervisor:
-    die_with_parent = engine("jobs.lifeline:die_with_parent")
+    die_with_parent = resolve("jobs.lifeline:die_with_parent")
     ourselves = os.getpid()
     # The socket is ours: while the API starts again, clients wait instead of being refused.
     api = Role("the API", ("-m", "service", "--fd", str(bound.fileno())), stage=0, inherited=(bound.fileno(),))

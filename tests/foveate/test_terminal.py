@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from foveate.engine import TRAINING_LIBRARIES, engine
 from foveate.errors import EngineMissing, OptionInvalid
 from foveate.options import segment_options
 from foveate.output import print_table
 from foveate.progress import show_progress
+from foveate.resolve import TRAINING_LIBRARIES, resolve
 from foveate.schema import StatusInfo
 
 
@@ -78,16 +78,16 @@ def test_table_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_engine_is_found_by_name_or_missed_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert engine("foveate.errors:EngineMissing") is EngineMissing
+    assert resolve("foveate.errors:EngineMissing") is EngineMissing
     with pytest.raises(EngineMissing, match="no_such_library") as caught:
-        engine("no_such_library:main")
+        resolve("no_such_library:main")
     assert "make" in caught.value.hint
-    monkeypatch.setattr("foveate.engine.ENGINE_PACKAGES", frozenset({"no_such_library"}))
+    monkeypatch.setattr("foveate.resolve.ENGINE_PACKAGES", frozenset({"no_such_library"}))
     with pytest.raises(EngineMissing, match="client only"):
-        engine("no_such_library:main")
+        resolve("no_such_library:main")
     with pytest.raises(ModuleNotFoundError):
-        monkeypatch.setattr("foveate.engine.ENGINE_PACKAGES", frozenset({"foveate"}))
-        engine("foveate.no_such_module:main")
+        monkeypatch.setattr("foveate.resolve.ENGINE_PACKAGES", frozenset({"foveate"}))
+        resolve("foveate.no_such_module:main")
 
 
 def test_a_library_of_training_is_installed_by_its_own_target(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_a_library_of_training_is_installed_by_its_own_target(monkeypatch: pytes
     monkeypatch.setattr(builtins, "__import__", without_scipy)
     monkeypatch.delitem(sys.modules, "model.datasets.gap", raising=False)
     with pytest.raises(EngineMissing, match="'scipy'") as caught:
-        engine("model.datasets.gap:between_objects")
+        resolve("model.datasets.gap:between_objects")
     assert "`make install-train`" in caught.value.hint
 
 

@@ -7,8 +7,8 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from foveate.engine import engine
 from foveate.errors import ServiceUnreachable
+from foveate.resolve import resolve
 from jobs.queue import TASK, Delivery, JobQueue
 from jobs.valkey import connect
 
@@ -45,7 +45,7 @@ def test_a_foreign_task_is_dropped_and_not_run(
 
 def test_the_task_is_a_function_that_exists() -> None:
     module, _, name = TASK.rpartition(".")
-    assert callable(engine(f"{module}:{name}"))
+    assert callable(resolve(f"{module}:{name}"))
 
 
 def test_no_valkey_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ ENGINE_PACKAGES = frozenset({"raster", "model", "worker", "jobs", "service"})
 TRAINING_LIBRARIES = frozenset({"matplotlib", "scipy", "tensorboard"})
 """What `foveate train` and `evaluate` import beyond what segmenting needs: the group `train` of pyproject.toml."""
 
-__all__ = ["ENGINE_PACKAGES", "TRAINING_LIBRARIES", "engine"]
+__all__ = ["ENGINE_PACKAGES", "TRAINING_LIBRARIES", "resolve"]
 
 
-def engine(dotted: str) -> Any:
+def resolve(dotted: str) -> Any:
     """The object that `dotted` ("package.module:name") names.
 
     Raises EngineMissing where the package, or a library that it needs, is not installed. A missing module *inside*
