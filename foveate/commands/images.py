@@ -35,6 +35,10 @@ def delete(
 ) -> None:
     """Delete images that no unfinished job uses; results of their jobs stay."""
     with Client(server, api_key) as client:
-        for image in images:
-            client.delete_image(image)
-    print_result({"deleted": images}, "\n".join(f"{image}: deleted" for image in images), as_json)
+        deleted: list[str] = []
+        try:
+            for image in images:
+                client.delete_image(image)
+                deleted.append(image)
+        finally:  # where one cannot be deleted, those before it are gone all the same
+            print_result({"deleted": deleted}, "\n".join(f"{image}: deleted" for image in deleted), as_json)

@@ -78,6 +78,7 @@ def segment(
     catalog = resolve("jobs.catalog:Catalog")(settings.bundle_dirs)
     _refuse_early(image, out, chosen, catalog, overwrite=overwrite)
     with show_progress(image.name) as report:
+        report(0.0, "loading")  # torch alone takes seconds
         manifest: dict[str, Any] = resolve("worker.local:segment")(
             image,
             out,

@@ -47,6 +47,11 @@ class Submission:
     error: dict[str, str] | None = None
     exit_code: int = 0
 
+    @property
+    def fetched(self) -> str | None:
+        """Where its results lie, if they are here."""
+        return None if self.out is None or self.status != JobState.SUCCESSFUL or self.exit_code else self.out
+
     def fail(self, error: FoveateError) -> None:
         self.error = {"code": error.code, "message": error.message, "hint": error.hint}
         self.exit_code = error.exit_code
@@ -108,8 +113,10 @@ def submit(
         if wait or out is not None:
             for submission in submissions:
                 _finish(client, submission)
-    rows = [(entry.jobID or "-", entry.status, entry.image) for entry in submissions]
-    print_table({"jobs": [asdict(entry) for entry in submissions]}, ("job", "status", "image"), rows, as_json)
+    heads = ("job", "status", "image", "results")[: 3 if out is None else 4]
+    cells = [(entry.jobID or "-", entry.status, entry.image, entry.fetched or "-") for entry in submissions]
+    rows = [row[: len(heads)] for row in cells]
+    print_table({"jobs": [asdict(entry) for entry in submissions]}, heads, rows, as_json)
     raise typer.Exit(max(entry.exit_code for entry in submissions))
 
 

@@ -86,9 +86,12 @@ class Telling:
     """How far, how well, and the time that is left."""
 
     def __init__(self, what: str, start: int, steps: int, bar: Report | None) -> None:
-        self._what, self._start, self._steps, self._bar = what, start, steps, bar
-        self._begun = self._told = time.monotonic()
+        self._what, self._steps, self._bar = what, steps, bar
+        self._told = time.monotonic()
+        self._first: tuple[int, float] | None = None
         self._loss: float | None = None
+        if start:
+            log.info("%s: goes on from step %d of %d", what, start, steps)
 
     def tell(self, done: int, loss: float) -> None:
         self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
@@ -96,11 +99,11 @@ class Telling:
             self._bar(done / self._steps, f"loss {self._loss:.4f}")
             return
         now = time.monotonic()
+        # The first update also waited for the samples to be read.
+        first, begun = self._first = self._first or (done, now)
         if now - self._told < _EVERY_SECONDS and done < self._steps:
             return
         self._told = now
-        left = int((now - self._begun) / (done - self._start) * (self._steps - done))
-        log.info(
-            "%s: step %d of %d, loss %.4f, %d min %02d s left",
-            self._what, done, self._steps, self._loss, left // 60, left % 60,
-        )  # fmt: skip
+        left = int((now - begun) / max(1, done - first) * (self._steps - done))
+        estimate = f", {left // 60} min {left % 60:02d} s left" if done > first or done == self._steps else ""
+        log.info("%s: step %d of %d, loss %.4f%s", self._what, done, self._steps, self._loss, estimate)
