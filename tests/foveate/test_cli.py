@@ -135,6 +135,22 @@ def test_images_are_listed_and_deleted(service: Service, capsys: pytest.CaptureF
     assert image in {entry["id"] for entry in json.loads(capsys.readouterr().out)["images"]}
     assert run(["images", "delete", image, "--server", service.url]) == 0
     assert run(["images", "delete", image, "--server", service.url]) == 2
+    capsys.readouterr()
+
+
+def test_images_that_were_deleted_before_one_could_not_be_are_named(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with service.client() as client:
+        first, last = client.upload(SLIDE).id, client.upload(SLIDE).id
+    assert run(["images", "delete", first, "no-such-image", last, "--server", service.url]) == 2
+    told = capsys.readouterr()
+    assert told.out == f"{first}: deleted\n"
+    assert "no-such-image" in told.err
+    with service.client() as client:
+        ids = {image.id for image in client.images()}
+    assert last in ids
+    assert first not in ids
 
 
 def test_models_of_a_service(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
