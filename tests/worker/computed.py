@@ -72,7 +72,7 @@ def mask_of(spec: JobSpec, stop_after: int | None = None):
         calls = iter(range(10**9))
 
         def report(share):
-            if stop_after is not None and next(calls) >= stop_after:
+            if share and stop_after is not None and next(calls) >= stop_after:
                 raise KeyboardInterrupt
 
         block_work(job, plan, canvas, predictor, first.damaged).run(report, lambda row, damaged: None)

@@ -14,6 +14,7 @@ from tests.bundles import CURVE, make_bundle
 from tests.model.test_predictor import Cramped
 from tests.worker.computed import spec_for, write_image
 from tests.worker.test_compute import noise
+from worker.job import LOOKED
 from worker.sizing import evened
 
 CPU = torch.device("cpu")
@@ -89,7 +90,7 @@ def ran(spec, predictor, monkeypatch, stop_after=None):
     calls = iter(range(10**9))
 
     def report(stage, share):
-        if stop_after is not None and next(calls) >= stop_after:
+        if share > LOOKED and stop_after is not None and next(calls) >= stop_after:
             raise KeyboardInterrupt
 
     manifest = worker.pipeline.run(spec, report, lambda: False)
