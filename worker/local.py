@@ -70,24 +70,31 @@ def segment(
             canvas=partial / _CANVAS,
             **machine,
         )
-        spec.canvas.mkdir(exist_ok=True)
-        shutil.rmtree(spec.out, ignore_errors=True)
-        spec.preview.unlink(missing_ok=True)
-
-        def tell(stage: str, share: float) -> None:
-            report(f"{stage}: {spec.preview}" if stage == PREVIEWED else stage, share)
-
-        try:
-            content = run(spec, tell, lambda: False)
-        except (InputError, NotFound, MemoryTooSmall) as error:
-            # What the user must mend leaves nothing behind; anything else can be continued by the same command.
-            if fresh and not isinstance(error, CanvasMismatch):
-                shutil.rmtree(partial)
-            raise
+        content = _worked(spec, report, fresh=fresh)
         _check_still(image, out, partial, overwrite=overwrite)
         _publish(spec.out, out)
         shutil.rmtree(partial)
     return content
+
+
+def _worked(spec: JobSpec, report: Report, *, fresh: bool) -> dict[str, Any]:
+    """Go on with the work in the canvas, to the end; the manifest.
+
+    What the user must mend leaves nothing of `fresh` work behind; after anything else the same command goes on.
+    """
+    spec.canvas.mkdir(exist_ok=True)
+    shutil.rmtree(spec.out, ignore_errors=True)
+    spec.preview.unlink(missing_ok=True)
+
+    def tell(stage: str, share: float) -> None:
+        report(f"{stage}: {spec.preview}" if stage == PREVIEWED else stage, share)
+
+    try:
+        return run(spec, tell, lambda: False)
+    except (InputError, NotFound, MemoryTooSmall) as error:
+        if fresh and not isinstance(error, CanvasMismatch):
+            shutil.rmtree(spec.canvas.parent)
+        raise
 
 
 def _bundle(info: ImageInfo, options: SegmentOptions, catalog: Catalog) -> tuple[Path, SegmentOptions]:
