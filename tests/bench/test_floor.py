@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import images
 from bench.floor import CASES, measure_accelerator, measure_case, table
+from tests.worker.computed import write_image
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_floor_measures_engine_network_and_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "HOME", tmp_path)
-    record = measure_case(CASES["tiny-fcn"], images.sparse_scene(1), tmp_path, 2)
+def test_the_floor_measures_engine_network_and_decoder(tmp_path: Path) -> None:
+    scene = write_image(tmp_path / "scene.tif", np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8))
+    record = measure_case(CASES["tiny-fcn"], scene, tmp_path, 2)
     assert record["forwards"] == 4
     assert all(len(record[key]["wall"]) == 2 for key in ("engine", "forward_only", "decode_only"))
     assert min(record["engine"]["cpu"]) > max(record["forward_only"]["cpu"]) > 0
