@@ -70,8 +70,8 @@ def finish(
     `sums` (K + 1, H, W); `rows` and `columns` map level-0 pixels to its pixels;
     `valid` (level-0 rows, columns) or None for all; `downsample` m level-0 pixels a side make one output pixel (the
     last ones may be cut), which gets the class of the highest mean probability over its valid examined pixels, ties to
-    the lower class; none: `nodata`. `values` (K,) are the class values of the channels. `shown` (H, W), 0 or 1, or None
-    for all: the sums that count.
+    the lower class; none: `nodata`, which is above every class value. `values` (K,) are those of the channels. `shown`
+    (H, W), 0 or 1, or None for all: the sums that count.
     """
     sums_KHW = sums if isinstance(sums, Tensor) else ferry.up(sums)[0]
     if shown is not None:
@@ -87,7 +87,7 @@ def finish(
         valid_RC = None if valid is None else ferry.up(valid[part])[0]
         if labels_alone:
             labels_RC = _labels_between(sums_KHW, rows[part], columns, values.tolist(), nodata, ferry)
-            return {LABELS: labels_RC if valid_RC is None else torch.where(valid_RC, labels_RC, nodata)}
+            return {LABELS: labels_RC if valid_RC is None else _only(labels_RC, valid_RC, nodata)}
         scores_KRC = _scores(sums_KHW, rows[part], columns, ferry, weighted=one_to_one)
         if valid_RC is not None:
             scores_KRC = scores_KRC * valid_RC
@@ -115,13 +115,31 @@ def _labels_between(
     alike_HW = own_HW != nodata
     alike_HW[:-1] &= own_HW[:-1] == own_HW[1:]
     alike_HW[:, :-1] &= alike_HW[:, 1:] & (own_HW[:, :-1] == own_HW[:, 1:])
-    r0, r1, t, c0, c1, u = ferry.up(
-        rows.first - low, rows.second - low, rows.t, columns.first, columns.second, columns.t
-    )
-    labels_RC = own_HW.index_select(0, r0).index_select(1, c0)
-    r, c = (~alike_HW.index_select(0, r0).index_select(1, c0)).nonzero(as_tuple=True)
-    labels_RC[r, c] = _labels(*_between(part_KHW, (r0[r], r1[r], t[r]), (c0[c], c1[c], u[c])), values, nodata)
+    labels_RC = _spread(_only(own_HW, alike_HW, nodata), rows.first - low, columns.first, ferry)
+    r, c = _places(labels_RC == nodata)
+    taps = ferry.up(rows.first - low, rows.second - low, rows.t, columns.first, columns.second, columns.t)
+    # Not taps[r], which takes three times as long.
+    r0, r1, t, c0, c1, u = (tap.index_select(0, at) for tap, at in zip(taps, (r, r, r, c, c, c), strict=True))
+    labels_RC[r, c] = _labels(*_between(part_KHW, (r0, r1, t), (c0, c1, u)), values, nodata)
     return labels_RC
+
+
+def _spread(labels_HW: Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64], ferry: Ferry) -> Tensor:
+    """uint8 (R, C): the labels of these rows and columns."""
+    if not ferry.apart:  # numpy takes bytes ten times as fast as torch does
+        return torch.from_numpy(labels_HW.numpy().take(columns, axis=1).take(rows, axis=0))
+    at_rows, at_columns = ferry.up(rows, columns)
+    return labels_HW.index_select(1, at_columns).index_select(0, at_rows)
+
+
+def _places(mask_RC: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of what is True."""
+    if mask_RC.device.type != "cpu":
+        r, c = mask_RC.nonzero(as_tuple=True)
+        return r, c
+    flat = np.flatnonzero(mask_RC.numpy())  # also many times as fast where little is
+    at_rows, at_columns = np.divmod(flat, mask_RC.shape[1])
+    return torch.from_numpy(at_rows), torch.from_numpy(at_columns)
 
 
 def _between(
@@ -129,25 +147,48 @@ def _between(
 ) -> tuple[Tensor, Tensor]:
     """(K, N) probabilities at N places, and (N,) whether the nearest working pixel was examined; as `_scores`."""
     (r0, r1, t), (c0, c1, u) = rows, columns
-    above, below = (torch.lerp(_shares(sums_KHW[:, r, c0]), _shares(sums_KHW[:, r, c1]), u) for r in (r0, r1))
-    nearest = sums_KHW[-1, torch.where(t <= 0.5, r0, r1), torch.where(u <= 0.5, c0, c1)]
-    return torch.lerp(above, below, t)[:-1], nearest > 0
+    channels, height, width = sums_KHW.shape
+    apart, down, along = sums_KHW.stride()
+    flat = sums_KHW.as_strided((channels, (height - 1) * down + (width - 1) * along + 1), (apart, 1))
+
+    def at(r: Tensor, c: Tensor) -> Tensor:
+        index = r * down + c * along
+        return torch.stack([channel.index_select(0, index) for channel in flat])
+
+    above, below = (torch.lerp(_shares(at(r, c0)), _shares(at(r, c1)), u) for r in (r0, r1))
+    nearest = torch.where(t <= 0.5, r0, r1) * down + torch.where(u <= 0.5, c0, c1) * along
+    return torch.lerp(above, below, t)[:-1], flat[-1].index_select(0, nearest) > 0
 
 
 def _shares(sums: Tensor) -> Tensor:
-    """(K + 1, ...) probabilities from sums, and last 1; all 0 where nothing was examined."""
-    weight = sums[-1:]
-    return torch.where(weight > 0, sums / weight.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+    """(K + 1, ...) probabilities from sums, and last 1; all 0 where nothing was examined, since the sums are."""
+    return sums / sums[-1:].clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _labels(scores_KRC: Tensor, examined_RC: Tensor, values: list[int], nodata: int) -> Tensor:
-    """uint8 (R, C). Class by class, in bytes: quicker than indices of eight bytes and a table of values."""
+    """uint8 (R, C). Class by class, and by arithmetic on bytes, of which a processor does many at once: choosing with
+    `torch.where`, or indices of eight bytes, take several times as long."""
     best = scores_KRC[0]
-    labels = torch.full_like(best, values[0], dtype=torch.uint8)
-    for value, scores in zip(values[1:], scores_KRC[1:], strict=True):
-        labels = torch.where(scores > best, value, labels)
+    ranks = torch.zeros_like(best, dtype=torch.uint8)
+    for rank, scores in enumerate(scores_KRC[1:], start=1):
+        ranks = torch.maximum(ranks, (scores > best).view(torch.uint8) * rank)
         best = torch.maximum(best, scores)
-    return torch.where(examined_RC, labels, nodata)
+    return _only(_valued(ranks, values), examined_RC, nodata)
+
+
+def _valued(ranks: Tensor, values: list[int]) -> Tensor:
+    """uint8: for each rank its value."""
+    if values == list(range(len(values))):
+        return ranks
+    labels = torch.zeros_like(ranks)
+    for rank, value in enumerate(values):
+        labels += (ranks == rank).view(torch.uint8) * value
+    return labels
+
+
+def _only(labels: Tensor, kept: Tensor, nodata: int) -> Tensor:
+    """The labels, uint8, where `kept` is True, and elsewhere `nodata`, which is above every value."""
+    return torch.maximum(labels, (~kept).view(torch.uint8) * nodata)
 
 
 def _probabilities(scores_KRC: Tensor, examined_RC: Tensor) -> Tensor:
@@ -183,14 +224,14 @@ def _mixed(values_KHW: Tensor, taps: Taps, axis: int, ferry: Ferry) -> Tensor:
     """Linear interpolation along one axis; the last channel (examined or not) takes the nearer pixel."""
     if taps.plain and (np.diff(taps.first) == 1).all():
         return values_KHW.narrow(axis, int(taps.first[0]), len(taps.first))
-    at_first, at_second, t = ferry.up(taps.first, taps.second, taps.t)
+    at_first, at_second, shares = ferry.up(taps.first, taps.second, taps.t)
     first = values_KHW.index_select(axis, at_first)
     if taps.plain:
         return first
     second = values_KHW.index_select(axis, at_second)
-    t = t[:, None] if axis == 1 else t[None, :]
-    mixed = torch.lerp(first, second, t)
-    mixed[-1] = torch.where(t <= 0.5, first[-1], second[-1])
+    mixed = torch.lerp(first, second, shares[:, None] if axis == 1 else shares)
+    nearest = torch.where(shares <= 0.5, at_first, at_second)
+    mixed[-1] = values_KHW[-1].index_select(axis - 1, nearest)
     return mixed
 
 

@@ -23,11 +23,12 @@ def labels_of(sums, **changes):
     return finish(sums, rows, columns, **(settings | changes), ferry=Ferry(CPU))["labels"].numpy()
 
 
-def test_ties_go_to_the_lower_class_and_nothing_to_no_data():
+@pytest.mark.parametrize("values", [(7, 8, 9), (0, 1, 2), (200, 3, 254)])
+def test_ties_go_to_the_lower_class_and_nothing_to_no_data(values):
     sums = np.zeros((4, 1, 3), np.float32)
     sums[:, 0, 0] = (0.1, 0.45, 0.45, 1.0)
     sums[:, 0, 1] = (1 / 3, 1 / 3, 1 / 3, 1.0)
-    assert labels_of(sums, values=np.array([7, 8, 9], np.uint8)).tolist() == [[8, 7, 255]]
+    assert labels_of(sums, values=np.array(values, np.uint8)).tolist() == [[values[1], values[0], 255]]
 
 
 @pytest.mark.parametrize("side", [1, 2, 4])
