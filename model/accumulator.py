@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raster.geometry import Region, Size
 
-_STRIP_ROWS = 256
+_STRIP_ROWS = 128
 """Rows in which a coarse patch is enlarged on a CPU: what is between fits its cache."""
 
 
@@ -29,16 +29,36 @@ def enlarged(values_KHW: Tensor, scale: int, rows: range, columns: range) -> Ten
 
     `rows` and `columns` count the pixels of the whole enlarged array, and lie inside it.
     """
+    top, bottom = _sources(rows, scale, values_KHW.shape[1])
+    y = top * scale
+    wide_KHC = _wider(values_KHW[:, top:bottom], scale, columns)
+    return _taller(wide_KHC, scale, range(rows.start - y, rows.stop - y))
+
+
+def _wider(values_KHW: Tensor, scale: int, columns: range) -> Tensor:
+    """(K, H, columns), as `enlarged` along one axis."""
     if scale == 1:
-        return values_KHW[:, rows.start : rows.stop, columns.start : columns.stop]
+        return values_KHW[:, :, columns.start : columns.stop]
     _, height, width = values_KHW.shape
-    top, bottom = _sources(rows, scale, height)
     left, right = _sources(columns, scale, width)
-    part_1KHW = values_KHW[None, :, top:bottom, left:right]
-    size = ((bottom - top) * scale, (right - left) * scale)
-    wide_KRC = torch.nn.functional.interpolate(part_1KHW, size=size, mode="bilinear", align_corners=False)[0]
-    y, x = top * scale, left * scale
-    return wide_KRC[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+    part_1KHW, size = values_KHW[None, :, :, left:right], (height, (right - left) * scale)
+    wide_KHC = torch.nn.functional.interpolate(part_1KHW, size=size, mode="bilinear", align_corners=False)[0]
+    return wide_KHC[:, :, columns.start - left * scale : columns.stop - left * scale]
+
+
+def _taller(values_KHW: Tensor, scale: int, rows: range) -> Tensor:
+    """(K, rows, W), as `enlarged` along the other axis: between the centres of two rows lie `scale` new ones, which are
+    mixed from whole rows, in half of the time that `interpolate` takes."""
+    if scale == 1:
+        return values_KHW[:, rows.start : rows.stop]
+    # Counted from the centre of a row before the first.
+    start = rows.start + scale - scale // 2
+    first, last = start // scale, (start + len(rows) - 1) // scale
+    near = torch.arange(first - 1, last + 1, device=values_KHW.device).clamp(0, values_KHW.shape[1] - 1)
+    source_KHW = values_KHW.index_select(1, near)
+    share = (torch.arange(scale, dtype=torch.float32, device=near.device) + scale // 2 + 0.5) / scale - 0.5
+    mixed_KHSW = torch.lerp(source_KHW[:, :-1, None], source_KHW[:, 1:, None], share[:, None])
+    return mixed_KHSW.flatten(1, 2)[:, start - first * scale : start - first * scale + len(rows)]
 
 
 def _sources(places: range, scale: int, length: int) -> tuple[int, int]:
@@ -91,12 +111,13 @@ class Accumulator:
         y0, y1 = max(0, y), min(height, y + self._patch * scale)
         if x0 >= x1 or y0 >= y1:
             return
+        wide_KPC = _wider(score_KPP, scale, range(x0 - x, x1 - x))
         strip = _STRIP_ROWS if self._sums_KHW.device.type == "cpu" else y1 - y0
         for top in range(y0, y1, strip):
             end = min(top + strip, y1)
             weight = line[top - y : end - y, None] * line[None, x0 - x : x1 - x]
             target = self._sums_KHW[:, top:end, x0:x1]
-            target[:-1].addcmul_(enlarged(score_KPP, scale, range(top - y, end - y), range(x0 - x, x1 - x)), weight)
+            target[:-1].addcmul_(_taller(wide_KPC, scale, range(top - y, end - y)), weight)
             target[-1] += weight
 
     def part(self, region: Region) -> NDArray[np.float32]:
