@@ -35,7 +35,7 @@ from model.finishing import Layers
 from model.tree import Node
 from raster.geometry import Region
 from raster.grid import Block
-from raster.whole_file import whole_file
+from raster.whole_file import crc32, whole_file
 from worker.placement import Piece
 
 Arrays = dict[str, NDArray[Any]]
@@ -130,13 +130,13 @@ class Canvas:
         sums = sums[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         head = io.BytesIO()
         np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(sums))
-        checksum = zlib.crc32(head.getvalue())
+        checksum = crc32(head.getvalue())
         with whole_file(self._sums(block, seam), durable=False) as partial, partial.open("wb") as file:
             file.write(head.getvalue())
             for channel in sums:
                 for start in range(0, len(channel), _SLAB_ROWS):
                     slab = np.ascontiguousarray(channel[start : start + _SLAB_ROWS])
-                    checksum = zlib.crc32(slab.data, checksum)
+                    checksum = crc32(slab.data, checksum)
                     file.write(slab.data)
         return SeamShare(int(rows[0]), int(columns[0]), checksum)
 
@@ -151,7 +151,7 @@ class Canvas:
         try:
             with self._sums(block, seam).open("rb") as file:
                 while part := file.read(_PART_BYTES):
-                    found = zlib.crc32(part, found)
+                    found = crc32(part, found)
         except OSError:
             return False
         return found == checksum
