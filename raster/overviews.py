@@ -50,7 +50,8 @@ def build_overviews(path: Path, occupied: NDArray[np.bool_], halving: Halving, n
             occupied = _halved_occupancy(occupied, tiles_across(size))
             path = path.with_name(path.name + ".ovr")
             profile = fine.profile | {"width": size.width, "height": size.height}
-            profile |= {"crs": None, "transform": None, "sparse_ok": True}
+            # A profile tells neither of these.
+            profile |= {"crs": None, "transform": None, "sparse_ok": True, "zstd_level": 1}
             with rasterio.open(path, "w", **profile) as coarse:
                 for row, column in np.argwhere(occupied).tolist():
                     region = tile_region(row, column, size)
@@ -61,18 +62,30 @@ def build_overviews(path: Path, occupied: NDArray[np.bool_], halving: Halving, n
 def mode_halved(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The most frequent class of each 2 x 2 pixels, ties to the lower one; 255 only where all four are 255.
 
-    labels: uint8 (bands, 2h, 2w). Ordering the four values by a sorting network leaves three comparisons.
+    labels: uint8 (bands, 2h, 2w). Ordering the four values by a sorting network leaves three comparisons, and choosing
+    by arithmetic takes as long for noise as for fields of one class.
     """
-    a, b = labels[:, 0::2, 0::2], labels[:, 0::2, 1::2]
-    c, d = labels[:, 1::2, 0::2], labels[:, 1::2, 1::2]
+    left, right = _columns(labels)
+    a, b, c, d = left[:, 0::2], right[:, 0::2], left[:, 1::2], right[:, 1::2]
     a, b = np.minimum(a, b), np.maximum(a, b)
     c, d = np.minimum(c, d), np.maximum(c, d)
     first, c = np.minimum(a, c), np.maximum(a, c)
     b, last = np.minimum(b, d), np.maximum(b, d)
     second, third = np.minimum(b, c), np.maximum(b, c)
-    upper = np.where((third == last) & (third != NODATA), third, first)
-    middle = np.where((second == third) & (second != NODATA), second, upper)
-    return np.where(first == second, first, middle)
+    mode = _chosen(third, first, (third == last) & (third != NODATA))
+    mode = _chosen(second, mode, (second == third) & (second != NODATA))
+    return _chosen(first, mode, first == second)
+
+
+def _columns(labels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Every second column from the first one and from the second one on, each in one piece of memory."""
+    pairs = np.ascontiguousarray(labels).view("<u2")
+    return pairs.astype(np.uint8), (pairs >> 8).astype(np.uint8)
+
+
+def _chosen(here: NDArray[np.uint8], elsewhere: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """As np.where, in bytes that wrap around: of these a processor adds and multiplies many at once."""
+    return elsewhere + (here - elsewhere) * where.view(np.uint8)
 
 
 def corner_halved(values: NDArray[Any]) -> NDArray[Any]:
