@@ -33,13 +33,15 @@ from raster.uncertainty import UncertaintyWriter
 from raster.whole_file import write_json
 from raster.write import MaskWriter, write_foveation
 from worker.canvas import Canvas
-from worker.job import Job
+from worker.job import Job, threads
 from worker.placement import Piece, Placement, Span
 from worker.plan import EXAMINED, Plan
 
 _LEAST_AREA, _MOST_AREA = 16, 64
 _UNEXAMINED: dict[str, float] = {LABELS: NODATA, UNCERTAINTY: -1, PROBABILITIES: np.nan}
 STORE = "probabilities.zarr"
+_PICTURE_ROWS = 256
+"""Of the overlay's picture, that a thread reads at once."""
 
 
 @dataclass(frozen=True)
@@ -290,7 +292,13 @@ def _picture(job: Job) -> NDArray[np.uint8]:
     scale = max(1.0, max(area.width, area.height) / PICTURE_SIDE)
     size = Size(max(1, round(area.width / scale)), max(1, round(area.height / scale)))
     plane = Plane((area.width / size.width, area.height / size.height), (float(area.x), float(area.y)))
-    rgb = job.source.read(plane, Region.of(size)).values[..., _shown_bands(job.card.input.bands)]
+    shown = _shown_bands(job.card.input.bands)
+    strips = [
+        Region(0, y, size.width, min(_PICTURE_ROWS, size.height - y)) for y in range(0, size.height, _PICTURE_ROWS)
+    ]
+    with ThreadPoolExecutor(threads(), "picture") as readers:
+        read = readers.map(lambda strip: job.source.read(plane, strip).values[..., shown], strips)
+        rgb = np.concatenate(list(read))
     if rgb.dtype != np.uint8:
         low, high = np.percentile(rgb, (2, 98))
         rgb = ((rgb - low) / max(high - low, 1e-12)).clip(0, 1) * 255
