@@ -3,7 +3,7 @@
     canvas/
       configuration.json     what was asked; another configuration never shares the directory
       plan.npz               the plan, complete before any patch is read
-      sums/R-C.Y-X.npy       open sums of block (R, C) over a seam that it shares, where its windows reach; gone when
+      sums/R-C.Y-X.npy       open sums of block (R, C) over a seam that stays open, where its windows reach; gone when
                              all of its seams are closed
       blocks/R-C.labels.npz  labels of the block's interior, damage, counts, and checksums of its open sums; its
                              existence is the commit
@@ -56,6 +56,10 @@ class SeamShare:
     y: int
     x: int
     checksum: int
+
+
+CLOSED = SeamShare(0, 0, 0)
+"""The block's sums went straight into the seam, which closed; there is no file."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from model.device import Ferry, Landing
 from model.finishing import LABELS, PROBABILITIES, UNCERTAINTY, Layers, OpenSums, Taps, finish
 from raster.geometry import Region
 from raster.grid import Block
-from worker.canvas import BlockRecord, Canvas, SeamShare, Tally
+from worker.canvas import CLOSED, BlockRecord, Canvas, SeamShare, Tally
 from worker.job import Job
 from worker.placement import Piece
 from worker.plan import BACKGROUND, EXAMINED, Plan
@@ -77,7 +77,8 @@ class Commits:
                 take(block, record)
         for block in sorted(self.done, key=lambda block: (block.row, block.column)):
             tick()
-            self._close_seams(block)
+            self._close_seams(block, {})
+            self._drop_sums(block)
 
     def _holds_open_sums(self, block: Block, record: BlockRecord) -> bool:
         needed = (name for name in record.sums if name not in self._closed)
@@ -98,9 +99,10 @@ class Commits:
             self._rows_done += 1
 
     def commit(self, forwarded: ForwardedBlock) -> None:
-        """What the block came to: its own labels, and its share of the seams around it; then seams that waited for it.
+        """What the block came to: the seams that waited for it alone, its share of the others, and its own labels.
 
-        Everything goes down from the device before anything is waited for.
+        Everything goes down from the device before anything is waited for. A seam that closes here needs no file of
+        this block's sums; the block, which counts as done only afterwards, remembers that it had a share.
         """
         block = forwarded.block
         corner = self._job.placement.support(block)
@@ -108,23 +110,28 @@ class Commits:
         shared: dict[str, Landing] = {}
         for piece in self._job.placement.pieces_of(block):
             part = self._job.placement.region_w(piece).intersection(corner)
-            open_sums = None if forwarded.sums is None else forwarded.sums.there(part.shifted(-corner.x, -corner.y))
+            there = None if forwarded.sums is None else forwarded.sums.there(part.shifted(-corner.x, -corner.y))
             if len(piece.owners) == 1:
-                own.append(self._finishing(piece, open_sums))
-            elif open_sums is not None:
-                shared[piece.name] = self._ferry.down({piece.name: open_sums})
+                own.append(self._finishing(piece, there))
+            elif there is not None:
+                shared[piece.name] = self._ferry.down({piece.name: there})
         pieces: dict[str, Layers] = {}
         tally = Tally()
         for finishing in own:
             pieces[finishing.piece.name], counted = self._checked(finishing)
             tally += counted
-        found = {name: self._canvas.commit_sums(block, name, at.arrays()[name]) for name, at in shared.items()}
+        open_sums = {name: landing.arrays()[name] for name, landing in shared.items()}
+        self._close_seams(block, open_sums)
+        found = {name: self._share(block, name, sums) for name, sums in open_sums.items()}
         sums = {name: kept for name, kept in found.items() if kept is not None}
         decoded = self._job.source.take_pixels_decoded()
         record = BlockRecord(pieces, forwarded.damaged, tally, decoded, forwarded.leaf, sums)
         self._canvas.commit_block(block, record)
         self._note(block, record)
-        self._close_seams(block)
+        self._drop_sums(block)
+
+    def _share(self, block: Block, seam: str, sums: NDArray[np.float32]) -> SeamShare | None:
+        return CLOSED if seam in self._closed else self._canvas.commit_sums(block, seam, sums)
 
     def _note(self, block: Block, record: BlockRecord) -> None:
         self.tally += record.tally
@@ -133,22 +140,28 @@ class Commits:
         self._summed[block] = record.sums
         self.done.add(block)
 
-    def _close_seams(self, block: Block) -> None:
+    def _close_seams(self, block: Block, open_sums: Mapping[str, NDArray[np.float32]]) -> None:
+        """Close the block's seams whose other owners are done; `open_sums`: its own over them, unless they are kept."""
         placement = self._job.placement
         for piece in placement.pieces_of(block):
             owners = [placement.blocks.at(*owner) for owner in piece.owners]
-            ready = len(owners) > 1 and all(owner in self.done for owner in owners)
+            ready = len(owners) > 1 and all(owner in self.done or owner == block for owner in owners)
             if ready and piece.name not in self._closed:
-                self.tally += self._close(piece, owners)
+                here = {block: open_sums[piece.name]} if piece.name in open_sums else {}
+                self.tally += self._close(piece, owners, here)
                 self._closed.add(piece.name)
+
+    def _drop_sums(self, block: Block) -> None:
+        """Of the block and those around it, where all seams are closed."""
         for neighbour in self._around(block):
-            if all(len(piece.owners) == 1 or piece.name in self._closed for piece in placement.pieces_of(neighbour)):
+            pieces = self._job.placement.pieces_of(neighbour)
+            if all(len(piece.owners) == 1 or piece.name in self._closed for piece in pieces):
                 self._canvas.drop_sums(neighbour, self._summed.pop(neighbour, ()))
 
-    def _close(self, piece: Piece, owners: list[Block]) -> Tally:
+    def _close(self, piece: Piece, owners: list[Block], here: Mapping[Block, NDArray[np.float32]]) -> Tally:
         """Commit the seam's labels."""
         try:
-            sums = self._added(piece, owners)
+            sums = self._added(piece, owners, here)
         except FileNotFoundError:
             # An attempt that lost its lease may still have closed the seam, and dropped what was needed for it.
             found = self._canvas.seam(piece)
@@ -165,20 +178,25 @@ class Commits:
             for column in range(max(0, block.column - 1), min(block.column + 2, len(blocks.column_spans))):
                 yield blocks.at(row, column)
 
-    def _added(self, piece: Piece, owners: list[Block]) -> NDArray[np.float32] | None:
-        """The owners' sums over the seam, added in lattice order; None: nobody examined anything there."""
+    def _added(
+        self, piece: Piece, owners: list[Block], here: Mapping[Block, NDArray[np.float32]]
+    ) -> NDArray[np.float32] | None:
+        """The owners' sums over the seam, added in lattice order: from `here`, else from the canvas. None: nobody
+        examined anything there."""
         placement = self._job.placement
         region = placement.region_w(piece)
         total: NDArray[np.float32] | None = None
         for owner in owners:
-            kept = self._summed[owner].get(piece.name)
-            if kept is None:
+            share = region.intersection(placement.support(owner))
+            y, x = share.y - region.y, share.x - region.x
+            if owner in here:
+                sums = here[owner]
+            elif kept := self._summed.get(owner, {}).get(piece.name):
+                sums, y, x = self._canvas.sums(owner, piece.name), y + kept.y, x + kept.x
+            else:
                 continue
-            sums = self._canvas.sums(owner, piece.name)
             if total is None:
                 total = np.zeros((sums.shape[0], *region.size.shape), np.float32)
-            share = region.intersection(placement.support(owner))
-            y, x = share.y - region.y + kept.y, share.x - region.x + kept.x
             total[:, y : y + sums.shape[1], x : x + sums.shape[2]] += sums
         return total
 

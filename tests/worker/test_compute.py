@@ -10,7 +10,7 @@ import raster.convert
 from foveate.errors import CanvasMismatch, ImageDamaged
 from tests.bundles import BRIGHT, DARK, make_bundle
 from tests.worker.computed import broken_tiles, mask_of, spec_for, write_image
-from worker.canvas import Canvas
+from worker.canvas import CLOSED, Canvas
 
 P = 64
 
@@ -207,6 +207,47 @@ def test_a_seam_that_is_damaged_after_its_sums_were_dropped_is_computed_again(bu
     for path in spec.canvas.glob("seams/*.npz"):
         _flip(path)
     assert (mask_of(spec) == whole).all()
+
+
+def test_a_job_killed_between_a_seam_and_the_block_that_closed_it_goes_on_to_the_same_mask(
+    bundles, tmp_path, monkeypatch
+):
+    image = write_image(tmp_path / "i.tif", noise(500, 480))
+    whole = mask_of(spec_for(image, bundles["explicit"], tmp_path / "whole", block=3, batch=2))
+    cut = spec_for(image, bundles["explicit"], tmp_path / "cut", block=3, batch=2)
+    commit_block = Canvas.commit_block
+
+    def killed(canvas, block, record):
+        if CLOSED in record.sums.values():
+            raise KeyboardInterrupt
+        commit_block(canvas, block, record)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Canvas, "commit_block", killed)
+        mask_of(cut)
+    assert any(cut.canvas.glob("seams/*.npz"))
+    assert (mask_of(cut) == whole).all()
+
+
+def test_sums_are_written_only_for_seams_that_stay_open(bundles, tmp_path, monkeypatch):
+    image = write_image(tmp_path / "i.tif", noise(500, 480))
+    spec = spec_for(image, bundles["explicit"], tmp_path, block=3, batch=2)
+    written, seams = [], []
+    commit_sums, commit_seam = Canvas.commit_sums, Canvas.commit_seam
+
+    def noted(canvas, block, seam, sums):
+        written.append(seam)
+        return commit_sums(canvas, block, seam, sums)
+
+    def noted_seam(canvas, piece, layers, tally):
+        seams.append(piece)
+        commit_seam(canvas, piece, layers, tally)
+
+    monkeypatch.setattr(Canvas, "commit_sums", noted)
+    monkeypatch.setattr(Canvas, "commit_seam", noted_seam)
+    mask_of(spec)
+    assert seams
+    assert sorted(written) == sorted(piece.name for piece in seams for _ in piece.owners[1:])
 
 
 def test_a_seam_that_another_attempt_closed_meanwhile_is_taken_as_it_is(bundles, tmp_path, monkeypatch):
