@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest.mock import patch
 
 import numpy as np
@@ -191,6 +191,9 @@ class _Finished(Accumulator):
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
+
+    def emptied(self, size: Size) -> Self:
+        return self
 
     def there(self, region: Region) -> Tensor:
         return torch.ones(()).expand(self._classes + 1, region.height, region.width)

@@ -3,6 +3,9 @@
 Letters: N patches, K classes, P patch side, H W working pixels of a block, R C rows and columns of an enlarged part.
 """
 
+import math
+from typing import Self
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -66,11 +69,11 @@ def _sources(places: range, scale: int, length: int) -> tuple[int, int]:
     return max(0, (places.start - scale // 2) // scale), min(length, (places.stop - 1 + scale // 2) // scale + 1)
 
 
-def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
+def _zeros(count: int, device: torch.device) -> Tensor:
     """float32. On a CPU numpy's, which asks the system for huge pages that are zero already, when they are touched."""
     if device.type != "cpu":
-        return torch.zeros(shape, device=device)
-    return torch.from_numpy(np.zeros(shape, np.float32))
+        return torch.zeros(count, device=device)
+    return torch.from_numpy(np.zeros(count, np.float32))
 
 
 class Accumulator:
@@ -81,10 +84,24 @@ class Accumulator:
     """
 
     def __init__(self, classes: int, size: Size, patch: int, overlap_px: int, device: torch.device) -> None:
-        self._sums_KHW = _zeros((classes + 1, *size.shape), device)
+        shape = classes + 1, *size.shape
+        self._memory = _zeros(math.prod(shape), device)
+        self._sums_KHW = self._memory.view(shape)
         self._patch, self._overlap_px = patch, overlap_px
         line = stitching_window(patch, overlap_px, device)
         self._window_PP = line[:, None] * line[None, :]
+
+    def emptied(self, size: Size) -> Self | None:
+        """Empty sums for a block of `size` in the memory of these, which end with it; None: it has not enough.
+
+        Pages that are fresh from the system take three times as long to empty.
+        """
+        shape = self._sums_KHW.shape[0], *size.shape
+        count = math.prod(shape)
+        if count > len(self._memory):
+            return None
+        self._sums_KHW = self._memory[:count].zero_().view(shape)
+        return self
 
     def add(self, scores_NKPP: Tensor, origins: NDArray[np.int64], shares: NDArray[np.float32]) -> None:
         """Add patches at `origins` (N, 2), x and y in the block's working pixels; what hangs over the block is cut.

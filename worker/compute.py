@@ -1,5 +1,6 @@
 """From plan to committed labels: block by block, each patch once, committed while the next block is computed."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class BlockWork:
         self._reader = reader_of(job)
         self._commits = Commits(job, plan, canvas, predictor.ferry, job.known_damage | known_damage)
         self._sums: Accumulator | None = None
+        self._spent: deque[Accumulator] = deque()
+        """Of blocks that are committed: their memory serves for those that follow."""
         self._damaged: set[Region] = set()
         self._all_damaged: frozenset[Region] = frozenset()
 
@@ -88,6 +91,8 @@ class BlockWork:
 
         def commit(forwarded: ForwardedBlock) -> None:
             commits.commit(forwarded)
+            if forwarded.sums is not None:
+                self._spent.append(forwarded.sums)
             commits.hand_on(hand_on)
 
         commits = self._commits
@@ -101,6 +106,7 @@ class BlockWork:
         ):
             for _ in ahead(self._blocks(readers, lanes, pulse), commit, committer, _WAITING):
                 pass
+        self._spent.clear()
         return self._computed()
 
     def _computed(self) -> Computed:
@@ -144,7 +150,9 @@ class BlockWork:
         self._predictor.add(self._sums, batch, scores)
 
     def _open(self, block: Block) -> Accumulator:
-        return self._predictor.open_block(self._job.placement.support(block).size, self._job.overlap_px)
+        size = self._job.placement.support(block).size
+        sums = self._spent.pop().emptied(size) if self._spent else None
+        return self._predictor.open_block(size, self._job.overlap_px) if sums is None else sums
 
     def _note_damage(self, damaged: frozenset[Region]) -> None:
         self._damaged |= damaged

@@ -38,6 +38,20 @@ def test_a_constant_comes_back_to_1e_6_whatever_overlaps():
     assert np.abs(total[:3] / total[3] - constant[0, :, :1, :1].numpy()).max() < 1e-6
 
 
+def test_the_memory_of_one_block_serves_the_next_and_remembers_nothing():
+    patch = torch.ones(1, 3, 16, 16)
+
+    def added(sums):
+        sums.add(patch, np.array([[3, 5]]), np.ones(1, np.float32))
+        return sums.part(Region(0, 0, 20, 24))
+
+    sums = Accumulator(3, Size(50, 40), 16, 12, CPU)
+    added(sums)
+    assert sums.emptied(Size(51, 40)) is None
+    assert np.array_equal(added(sums.emptied(Size(20, 24))), added(Accumulator(3, Size(20, 24), 16, 12, CPU)))
+    assert sums.emptied(Size(40, 50)).part(Region(0, 0, 40, 50)).shape == (4, 50, 40)
+
+
 def test_sixteen_fold_overlap_agrees_with_float64():
     rng = np.random.default_rng(4)
     patches = rng.dirichlet(np.ones(2), (64, 8, 8)).transpose(0, 3, 1, 2).astype(np.float32)
