@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from foveate.card import CARD_FILE, README_FILE, TRAINING_FILE, WEIGHTS_FILE, bundle_file, read_card
-from foveate.errors import NO_ROOM, BundleInvalid, BundleUnknown, DiskFull, OutputExists
+from foveate.errors import BundleInvalid, BundleUnknown, OutputExists, disk_errors
 
 FILES = (CARD_FILE, WEIGHTS_FILE, README_FILE, TRAINING_FILE)
 """All that a bundle may consist of; nothing else is copied, packed or unpacked."""
@@ -29,6 +29,7 @@ RUN_BUNDLE = "bundle"
 _LOSSES = "losses.csv"
 _RUN_FILES = ("recipe.yaml", "checkpoint.pt", _LOSSES)
 _STEP = re.compile(r"\d+")
+_MORE_ROOM = "free space there, or set TMPDIR, FOVEATE_DATA or --out to a larger disk"
 
 __all__ = ["FILES", "MAX_BYTES", "bundle_of", "copy_bundle", "holds_smp", "named_bundle", "pack_bundle", "unpacked"]
 
@@ -91,7 +92,7 @@ def unpacked(source: Path) -> Iterator[Path]:
         raise BundleInvalid(f"{source} is a card or a recipe, not a bundle", hint=hint)
     with tempfile.TemporaryDirectory(prefix="foveate-bundle-") as scratch:
         try:
-            with _room_for(Path(scratch)), zipfile.ZipFile(source) as archive:
+            with disk_errors(Path(scratch), _MORE_ROOM), zipfile.ZipFile(source) as archive:
                 _extract(archive, Path(scratch), source)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
             hint = "export the bundle again: `foveate models export NAME`"
@@ -109,10 +110,10 @@ def copy_bundle(source: Path, models: Path, *, replace: bool) -> Path:
     target = models / name
     if target.exists() and not replace:
         raise OutputExists(f"there is a model {name!r} in {models} already", hint="say --replace to put this one there")
-    with _room_for(models):
+    with disk_errors(models, _MORE_ROOM):
         models.mkdir(parents=True, exist_ok=True)
     # Hidden: the catalogue passes over names that begin with a dot.
-    with _room_for(models), tempfile.TemporaryDirectory(prefix=f".{name}-", dir=models) as scratch:
+    with disk_errors(models, _MORE_ROOM), tempfile.TemporaryDirectory(prefix=f".{name}-", dir=models) as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
         for file in _present_files(source):
@@ -134,7 +135,10 @@ def pack_bundle(source: Path, archive: Path) -> None:
     name = read_card(source).name
     if archive.exists():
         raise OutputExists(f"{archive} exists already", hint="name another file with --out")
-    with _room_for(archive), tempfile.TemporaryDirectory(prefix=f".{archive.name}-", dir=archive.parent) as scratch:
+    with (
+        disk_errors(archive, _MORE_ROOM),
+        tempfile.TemporaryDirectory(prefix=f".{archive.name}-", dir=archive.parent) as scratch,
+    ):
         whole = Path(scratch) / "whole"
         with zipfile.ZipFile(whole, "x") as packed:
             for file in _present_files(source):
@@ -143,18 +147,6 @@ def pack_bundle(source: Path, archive: Path) -> None:
                 with bundle_file(source, file).open("rb") as plain, packed.open(entry, "w", force_zip64=True) as out:
                     shutil.copyfileobj(plain, out, 1 << 20)
         whole.rename(archive)
-
-
-@contextmanager
-def _room_for(path: Path) -> Iterator[None]:
-    """A full disk or quota met while writing at `path` becomes DiskFull."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        hint = "free space there, or set TMPDIR, FOVEATE_DATA or --out to a larger disk"
-        raise DiskFull(f"no space left on the device of {path}", hint=hint) from error
 
 
 def _progress(run: Path) -> str:

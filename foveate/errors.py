@@ -16,6 +16,9 @@ FoveateError
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -250,6 +253,17 @@ class DiskFull(Failure):
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The errno of an OSError that means DiskFull: the disk, the quota or the largest file that it takes."""
+
+
+@contextmanager
+def disk_errors(path: Path, hint: str = "free space there, or use a larger disk") -> Iterator[None]:
+    """A full disk or quota met while writing at `path` becomes DiskFull; any other OSError stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise DiskFull(f"no space left on the device of {path}", hint=hint) from error
 
 
 class MemoryTooSmall(Failure):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import NO_ROOM, DiskFull, ImageMissing, OptionInvalid, OutputExists, ServiceUnreachable, Unexpected
+from foveate.errors import ImageMissing, OptionInvalid, OutputExists, ServiceUnreachable, Unexpected, disk_errors
 
 _CHUNK = 1 << 20
 
@@ -56,11 +56,9 @@ class Part:
 def local_errors(path: Path) -> Iterator[None]:
     """What the user's disk refuses becomes DiskFull, or OptionInvalid where there is something to mend or to choose."""
     try:
-        yield
+        with disk_errors(path, "free some space there, or choose another place with --out"):
+            yield
     except OSError as error:
-        hint = "free some space there, or choose another place with --out"
-        if error.errno in NO_ROOM:
-            raise DiskFull(f"no space left on the device of {path}", hint=hint) from error
         reason = error.strerror or str(error)
         hint = "choose another place with --out, or mend what is in the way"
         raise OptionInvalid(f"{path} cannot be written: {reason}", hint=hint) from error

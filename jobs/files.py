@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from foveate.errors import NO_ROOM, DiskFull, ImageUnknown, OptionInvalid, ResultGone, ResultUnknown
+from foveate.errors import ImageUnknown, OptionInvalid, ResultGone, ResultUnknown, disk_errors
 from jobs.records import ImageRecord, new_id
 
 RESERVE_BYTES = 256 * 1024 * 1024
@@ -32,19 +32,6 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _RESULT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _IMAGE_CARD = "image.json"
 _CONTENT = "content"
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """A full disk or quota met while writing at `path` becomes DiskFull."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            raise DiskFull(
-                f"no space left on the device of {path}", hint="free space there, or use a larger disk"
-            ) from error
-        raise
 
 
 class FileStore:

@@ -19,9 +19,9 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from redis.retry import Retry
 
-from foveate.errors import Conflict, DiskFull, EngineMissing, ServiceUnreachable, Unexpected
+from foveate.errors import Conflict, DiskFull, EngineMissing, ServiceUnreachable, Unexpected, disk_errors
 from jobs.ballast import Ballast, is_full
-from jobs.files import disk_errors, make_directory
+from jobs.files import make_directory
 from jobs.lifeline import die_with_parent
 
 __all__ = ["EmbeddedValkey", "connect", "valkey_errors"]

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from foveate.errors import UploadInvalid
-from jobs.files import disk_errors
+from foveate.errors import UploadInvalid, disk_errors
 from service.uploads import Limits
 
 MAX_MEMBERS = 10_000

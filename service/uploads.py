@@ -3,8 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,10 +11,11 @@ from typing import BinaryIO
 import anyio
 from anyio.to_thread import run_sync
 
-from foveate.errors import NO_ROOM, DiskFull, UploadInvalid, UploadTooLarge
+from foveate.errors import DiskFull, UploadInvalid, UploadTooLarge, disk_errors
 
 BATCH = 2 << 20
 """Bytes collected before one hop to a thread writes and hashes them: a hop costs 150 µs (service-facts.md 4)."""
+_MORE_ROOM = "remove images and jobs that are no longer needed, or give the service a larger disk"
 
 __all__ = ["Limits", "Received", "free_bytes", "receive"]
 
@@ -40,7 +40,8 @@ class Limits:
         """DiskFull unless `more` bytes fit beside the reserve."""
         free = self.free(directory)
         if free - more < self.reserve:
-            raise disk_full(f"{more} more bytes do not fit: {free} are free, of which {self.reserve} stay reserved")
+            message = f"{more} more bytes do not fit: {free} are free, of which {self.reserve} stay reserved"
+            raise DiskFull(message, hint=_MORE_ROOM)
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,6 @@ class Received:
 
 def free_bytes(directory: Path) -> int:
     return shutil.disk_usage(directory).free
-
-
-def disk_full(message: str) -> DiskFull:
-    return DiskFull(message, hint="remove images and jobs that are no longer needed, or give the service a larger disk")
 
 
 async def receive(stream: AsyncIterator[bytes], declared: int | None, target: Path, limits: Limits) -> Received:
@@ -68,7 +65,7 @@ async def receive(stream: AsyncIterator[bytes], declared: int | None, target: Pa
         limits.check_space(target.parent, declared)
     digest = hashlib.sha256()
     received = 0
-    with _room(), target.open("xb", buffering=0) as file:
+    with disk_errors(target, _MORE_ROOM), target.open("xb", buffering=0) as file:
         async for batch in _batches(stream):
             received += len(batch)
             limits.check_size(received)
@@ -98,13 +95,3 @@ def _write(file: BinaryIO, batch: bytes, hash_more: Callable[[bytes], None]) -> 
     rest = memoryview(batch)
     while rest:
         rest = rest[file.write(rest) :]
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            raise disk_full("the disk filled up while the upload was written") from error
-        raise

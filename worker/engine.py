@@ -23,9 +23,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import FoveateError, MemoryTooSmall, Unexpected, WorkerLost
+from foveate.errors import FoveateError, MemoryTooSmall, Unexpected, WorkerLost, disk_errors
 from foveate.resolve import resolve
-from jobs.files import disk_errors
 from jobs.lifeline import die_with_parent
 from jobs.records import ErrorTriple
 from worker.spec import JobSpec

@@ -18,10 +18,11 @@ from foveate.errors import (
     NotFound,
     OptionInvalid,
     OutputExists,
+    disk_errors,
 )
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from jobs.catalog import Catalog
-from jobs.files import disk_errors, sync_tree
+from jobs.files import sync_tree
 from raster.fit import choose_bundle
 from raster.image import ImageRef, open_image
 from worker.job import Report

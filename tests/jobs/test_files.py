@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foveate.errors import DiskFull, ImageUnknown, OptionInvalid, ResultGone, ResultUnknown
-from jobs.files import PREVIEW, FileStore, disk_errors
+from foveate.errors import ImageUnknown, OptionInvalid, ResultGone, ResultUnknown
+from jobs.files import PREVIEW, FileStore
 from tests.jobs.state import add_image
 
 HOSTILE = ["", ".", "..", "../images", "a/b", "/etc", "a\0b", "a\n", "x" * 200, "%2e%2e", "ä"]
@@ -132,13 +132,6 @@ def test_a_canvas_in_use_is_not_dropped(files: FileStore) -> None:
     assert list(files.canvases.iterdir()) == []
     with files.held_canvas("digest") as canvas:
         assert list(canvas.iterdir()) == []
-
-
-def test_a_full_disk_has_its_own_error(files: FileStore) -> None:
-    with pytest.raises(DiskFull, match="/dev/full"), disk_errors(Path("/dev/full")):
-        Path("/dev/full").write_text("one byte too many")
-    with pytest.raises(FileNotFoundError), disk_errors(files.data):
-        (files.data / "nothing").read_text()
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
