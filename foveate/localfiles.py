@@ -1,13 +1,18 @@
 """The client's side of files: they arrive whole or not at all, and what the user's own disk says to them."""
 
+import errno
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+if sys.platform != "win32":
+    import fcntl
 
 from foveate.errors import ImageMissing, OptionInvalid, OutputExists, ServiceUnreachable, Unexpected, disk_errors
 
@@ -91,26 +96,54 @@ def check_new(out: Path) -> None:
 
 @contextmanager
 def arriving(out: Path, what: str) -> Iterator[Path]:
-    """A directory that becomes the new directory `out` when the block has ended; OutputExists if that is there already.
+    """A directory that becomes the new directory `out` when the block has ended.
 
-    It is called after `what`, and stays where Ctrl-C, a kill or a silent service end the block: the next try finds what
-    has arrived. Whatever else ends it removes it.
+    OutputExists if `out` is there already, or another process is making the same. The directory is called after `what`,
+    and stays where Ctrl-C, a kill or a silent service end the block: the next try finds what has arrived. Whatever else
+    ends it removes it.
     """
     check_new(out)
     with local_errors(out):
         scratch = out.parent / f".{out.name}-{what}.partial"
         scratch.mkdir(parents=True, exist_ok=True)
+    with _alone(scratch, out):
+        try:
+            yield scratch
+            with local_errors(out):
+                scratch.rename(out)
+        except (KeyboardInterrupt, ServiceUnreachable):
+            with suppress(OSError):  # it goes if nothing has arrived
+                scratch.rmdir()
+            raise
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _alone(scratch: Path, out: Path) -> Iterator[None]:
+    """`scratch` for us alone: two that add to one file would mix their bytes, and each would find its own digest right.
+
+    Whatever ends us frees it. On Windows, and where a file system knows no locks, nobody is kept out.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    with local_errors(out):
+        handle = os.open(scratch, os.O_RDONLY)
     try:
-        yield scratch
-        with local_errors(out):
-            scratch.rename(out)
-    except (KeyboardInterrupt, ServiceUnreachable):
-        with suppress(OSError):  # it goes if nothing has arrived
-            scratch.rmdir()
-        raise
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            hint = "wait for it, or choose another place with --out"
+            raise OutputExists(f"another process is fetching {out}", hint=hint) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+                raise
+        check_new(out)  # the other may have ended just now
+        yield
+    finally:
+        os.close(handle)
 
 
 def inside(directory: Path, name: str) -> Path:

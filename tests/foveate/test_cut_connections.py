@@ -14,8 +14,8 @@ import pytest
 from foveate import client as module
 from foveate.cli import run
 from foveate.client import Client
-from foveate.errors import DiskFull, ImageMissing, OptionInvalid, ServiceUnreachable
-from foveate.localfiles import local_errors
+from foveate.errors import DiskFull, ImageMissing, OptionInvalid, OutputExists, ServiceUnreachable
+from foveate.localfiles import arriving, local_errors
 
 MASK = bytes(range(256)) * 10_000
 INFO = {
@@ -172,6 +172,19 @@ def test_what_an_earlier_try_left_is_checked(flaky: Flaky, tmp_path: Path) -> No
         assert files[0].read_bytes() == MASK
         files[0].unlink()
         files[0].parent.rmdir()
+
+
+def test_one_fetches_while_another_may_not(flaky: Flaky, tmp_path: Path) -> None:
+    with Client(flaky.url) as client:
+        with arriving(tmp_path / "out", "job") as scratch:
+            (scratch / "mask.tif").write_bytes(MASK[:99])
+            with pytest.raises(OutputExists, match="another process is fetching"):
+                client.fetch("job", tmp_path / "out")
+            assert (scratch / "mask.tif").read_bytes() == MASK[:99]
+            (scratch / "mask.tif").write_bytes(MASK)
+        with pytest.raises(OutputExists, match="exists already"):
+            client.fetch("job", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_lost_answer_makes_no_second_job_and_costs_no_image(
