@@ -1,5 +1,6 @@
 """A service from Python: images in, jobs through, files out. The one module that speaks HTTP as a client."""
 
+import os
 import secrets
 import tempfile
 import time
@@ -18,6 +19,7 @@ from foveate.errors import (
     ServiceUnreachable,
     Unauthorized,
     Unexpected,
+    UploadInvalid,
     error_of,
 )
 from foveate.localfiles import Part, arriving, check_image, check_new, inside, local_errors, reading_errors
@@ -70,7 +72,7 @@ class Client:
     def upload(self, path: Path, on_progress: Callable[[float], None] | None = None) -> StoredImage:
         """Sends one file (a slide of several files: a .zip of them) and returns what the service made of it.
 
-        Raises ImageMissing for what is no file, or cannot be read.
+        Raises ImageMissing for what is no file, or cannot be read, and UploadInvalid where it changes meanwhile.
         """
         check_image(path)
         with reading_errors(path):
@@ -188,33 +190,33 @@ class Client:
 
     def alive(self) -> None:
         """Returns if a Foveate answers, ready or not; raises ServiceUnreachable."""
-        self._send("GET", "/healthz")
+        self._read(_state, "GET", "/healthz")
 
     def ready(self) -> None:
         """Returns if the service can take work; raises what keeps it from that, or ServiceUnreachable."""
-        self._send("GET", "/readyz")
+        self._read(_state, "GET", "/readyz")
 
     def _read(self, read: Callable[[Any], T], method: str, path: str, **request: Any) -> T:
         """What `read` makes of the answer's JSON."""
         response = self._send(method, path, **request)
         try:
-            return read(response.json())
+            found = read(response.json())
         except (ValueError, KeyError, TypeError, AttributeError, httpx.InvalidURL):
             _foreign(response)
+        self._answered = True
+        return found
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **request)
         except httpx.HTTPError as error:
             raise _unreachable(self._url, error) from error
-        checked = _checked(response)
-        self._answered = True
-        return checked
+        return _checked(response)
 
     def _patiently(self, do: Callable[[], T], *, done: Callable[[], int] = int, cold: bool = False) -> T:
         """`do()`, again and again while the service is silent, for PATIENCE after it last answered or `done` grew.
 
-        A service that has never answered is not waited for, unless `cold`: its address may be wrong.
+        What has never answered as a Foveate does is not waited for, unless `cold`: its address may be wrong.
         """
         silent_since, before = time.monotonic(), done()
         while True:
@@ -291,13 +293,23 @@ def _unreachable(url: str, error: Exception) -> ServiceUnreachable:
 
 
 def _read_chunks(path: Path, size: int, on_progress: Callable[[float], None] | None) -> Iterator[bytes]:
+    """The `size` bytes of the file; UploadInvalid where it has more or fewer by the time that they are read."""
+    changed = UploadInvalid(f"{path} changed while it was sent", hint="wait until it is written, and send it again")
     sent = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
-            yield chunk
             sent += len(chunk)
+            if sent >= size and os.fstat(file.fileno()).st_size != size:  # before the service has as many as it expects
+                raise changed
+            yield chunk
             if on_progress is not None:
                 on_progress(sent / size)
+    if sent < size:
+        raise changed
+
+
+def _state(health: Any) -> str:
+    return str(health["status"])
 
 
 def _segment(name: str) -> str:

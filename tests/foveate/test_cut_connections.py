@@ -13,8 +13,8 @@ import pytest
 
 from foveate import client as module
 from foveate.cli import run
-from foveate.client import Client
-from foveate.errors import DiskFull, ImageMissing, OptionInvalid, OutputExists, ServiceUnreachable
+from foveate.client import CHUNK, Client
+from foveate.errors import DiskFull, ImageMissing, OptionInvalid, OutputExists, ServiceUnreachable, UploadInvalid
 from foveate.localfiles import arriving, local_errors
 
 MASK = bytes(range(256)) * 10_000
@@ -55,7 +55,10 @@ class Flaky(http.server.ThreadingHTTPServer):
 class _Flaky(http.server.BaseHTTPRequestHandler):
     def _answer(self) -> None:
         server = cast("Flaky", self.server)
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        expected = int(self.headers.get("Content-Length", 0))
+        if len(self.rfile.read(expected)) < expected:
+            self.close_connection = True
+            return
         path = self.path.partition("?")[0]
         headers = {name.lower(): value for name, value in self.headers.items()}
         server.seen.append((self.command, path, headers))
@@ -254,6 +257,19 @@ def test_an_image_that_may_not_be_read_is_named(flaky: Flaky, image: Path, monke
         client.upload(image)
 
 
+@pytest.mark.parametrize("size", [99, 3 * CHUNK + 1])
+def test_an_image_that_changes_while_it_is_sent_is_not_sent(flaky: Flaky, image: Path, size: int) -> None:
+    image.write_bytes(bytes(3 * CHUNK))
+
+    def change(_: float) -> None:
+        with image.open("r+b") as file:
+            file.truncate(size)
+
+    with Client(flaky.url) as client, pytest.raises(UploadInvalid, match="changed while it was sent"):
+        client.upload(image, change)
+    assert flaky.asked("POST", "/images") == []
+
+
 @pytest.mark.parametrize("job", ["../images/image", "a/b", "a?b", "a#b", "ä"])
 def test_an_id_leads_nowhere_else(flaky: Flaky, job: str) -> None:
     run(["jobs", "cancel", job, "--server", flaky.url])
@@ -269,6 +285,7 @@ def test_a_step_is_no_id(flaky: Flaky, job: str, capsys: pytest.CaptureFixture[s
     assert "is no id" in capsys.readouterr().err
 
 
+@pytest.mark.timeout(30)
 def test_json_of_something_else_is_no_foveate(flaky: Flaky, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for document in ({"hello": 1}, [1], "hello", None, {"images": 1, "jobs": {}, "links": 1, "models": [7]}):
         monkeypatch.setattr(_Flaky, "_document", lambda *_, found=document: found)
@@ -281,7 +298,11 @@ def test_json_of_something_else_is_no_foveate(flaky: Flaky, image: Path, monkeyp
                 lambda client=client: client.results("x"),
                 lambda client=client: client.upload(image),
                 lambda client=client: client.model("x"),
+                client.alive,
+                client.ready,
+                lambda client=client: client.submit("x"),
+                lambda client=client: client.fetch("x", image.with_name("out")),
             )
-            for call in calls:
+            for call in calls:  # none of them waits for what has never been a Foveate
                 with pytest.raises(ServiceUnreachable, match="200 by no Foveate"):
                     call()

@@ -115,7 +115,7 @@ class _Full(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         problem = {"code": "disk-full", "detail": "7 bytes are free", "hint": "remove images"}
-        body = json.dumps(problem).encode()
+        body = json.dumps(problem if self.path == "/readyz" else {"status": "ok"}).encode()
         self.send_response(507 if self.path == "/readyz" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
