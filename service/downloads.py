@@ -53,7 +53,8 @@ class _File(FileResponse):
         self.stat_result = found
         self.set_stat_headers(found)
         others = [(name, value) for name, value in scope["headers"] if name != b"range"]
-        ranges = self._wanted(Headers(scope=scope), found.st_size)
+        head = wants_head_alone(scope)  # it asks for what GET says of the whole: ranges are for GET alone
+        ranges = None if head else self._wanted(Headers(scope=scope), found.st_size)
         if ranges == []:
             raise HTTPException(
                 416, f"no byte of its {found.st_size} is asked for", {"Content-Range": f"bytes */{found.st_size}"}
@@ -61,7 +62,7 @@ class _File(FileResponse):
         if ranges is not None:
             canonical = ",".join(f"{first}-{last}" for first, last in ranges)
             others.append((b"range", f"bytes={canonical}".encode()))
-        method = "HEAD" if wants_head_alone(scope) else scope["method"]
+        method = "HEAD" if head else scope["method"]
         await super().__call__({**scope, "method": method, "headers": others}, receive, send)
 
     def _wanted(self, headers: Headers, size: int) -> list[tuple[int, int]] | None:

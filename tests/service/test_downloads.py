@@ -78,6 +78,12 @@ def test_ranges_over_http(service: Service, done: str) -> None:
     assert (dated.status_code, dated.content) == (206, MASK[:2])
 
 
+def test_head_tells_of_the_whole_file_whatever_range_it_names(service: Service, done: str) -> None:
+    for header in ("bytes=0-9", "bytes=0-1,4-5", f"bytes={len(MASK)}-"):
+        head = httpx.head(f"{service.url}/jobs/{done}/results/mask.tif", headers={"Range": header})
+        assert (head.status_code, head.headers["content-length"]) == (200, str(len(MASK))), header
+
+
 def date_of(url: str) -> str:
     return httpx.head(url).headers["last-modified"]
 
