@@ -26,6 +26,11 @@ class BrokenBundle:
     directory: Path
     error: FoveateError
 
+    @property
+    def reason(self) -> str:
+        """The error's message with the directory's name for its path: clients of a service learn no more."""
+        return self.error.message.replace(str(self.directory), self.directory.name)
+
 
 class Catalog:
     """The bundles of some directories, the earlier directory winning where two bundles share a name.
@@ -51,7 +56,7 @@ class Catalog:
             return sound[name]
         for bundle in broken:
             if bundle.directory.name == name:
-                raise BundleInvalid(f"model {name!r} cannot be used: {bundle.error.message}", hint=bundle.error.hint)
+                raise BundleInvalid(f"model {name!r} cannot be used: {bundle.reason}", hint=bundle.error.hint)
         known = ", ".join(sorted(sound)) or "none"
         raise BundleUnknown(f"no model {name!r}", hint=f"models here: {known}")
 

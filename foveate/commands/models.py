@@ -44,7 +44,7 @@ def list_models(server: RemoteOption = None, api_key: KeyOption = None, as_json:
         catalog = _catalog()
         cards = [bundle.card for bundle in catalog.bundles()]
         for broken in catalog.broken():
-            typer.echo(f"warning: {broken.directory} cannot be used: {broken.error.message}", err=True)
+            typer.echo(f"warning: {broken.directory} cannot be used: {broken.reason}", err=True)
     else:
         with Client(server, api_key) as client:
             cards = client.models()

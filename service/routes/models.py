@@ -32,7 +32,7 @@ def list_models(state: State) -> ModelList:
         BrokenModel(
             directory=bundle.directory.name,
             code=bundle.error.code,
-            message=bundle.error.message,
+            message=bundle.reason,
             hint=bundle.error.hint,
         )
         for bundle in state.catalog.broken()

@@ -71,6 +71,9 @@ def test_broken_model_is_listed_with_its_reason(service: Service) -> None:
         (entry,) = get(service, "/models")["broken"]
         assert entry["directory"] == "broken"
         assert entry["hint"]
+        problem = httpx.get(f"{service.url}/models/broken").json()
+        for said in (entry["message"], problem["detail"]):  # and not where on the service's machine it lies
+            assert "broken/bundle.json: " in said and "/broken" not in said
     finally:
         (broken / "bundle.json").unlink()
         broken.rmdir()
