@@ -11,9 +11,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from foveate.card import CARD_FILE, README_FILE, TRAINING_FILE, WEIGHTS_FILE, bundle_file, read_card
 from foveate.errors import BundleInvalid, BundleUnknown, OutputExists, disk_errors
+from foveate.localfiles import check_new, local_errors
 
 FILES = (CARD_FILE, WEIGHTS_FILE, README_FILE, TRAINING_FILE)
 """All that a bundle may consist of; nothing else is copied, packed or unpacked."""
@@ -29,7 +31,6 @@ RUN_BUNDLE = "bundle"
 _LOSSES = "losses.csv"
 _RUN_FILES = ("recipe.yaml", "checkpoint.pt", _LOSSES)
 _STEP = re.compile(r"\d+")
-_MORE_ROOM = "free space there, or set TMPDIR, FOVEATE_DATA or --out to a larger disk"
 
 __all__ = ["FILES", "MAX_BYTES", "bundle_of", "copy_bundle", "holds_smp", "named_bundle", "pack_bundle", "unpacked"]
 
@@ -92,7 +93,7 @@ def unpacked(source: Path) -> Iterator[Path]:
         raise BundleInvalid(f"{source} is a card or a recipe, not a bundle", hint=hint)
     with tempfile.TemporaryDirectory(prefix="foveate-bundle-") as scratch:
         try:
-            with disk_errors(Path(scratch), _MORE_ROOM), zipfile.ZipFile(source) as archive:
+            with disk_errors(Path(scratch), "set TMPDIR to a larger disk"), zipfile.ZipFile(source) as archive:
                 _extract(archive, Path(scratch), source)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
             hint = "export the bundle again: `foveate models export NAME`"
@@ -105,25 +106,33 @@ def unpacked(source: Path) -> Iterator[Path]:
 
 
 def copy_bundle(source: Path, models: Path, *, replace: bool) -> Path:
-    """The bundle in `source` as `models`/NAME, which appears whole or not at all; OutputExists unless `replace`."""
+    """The bundle in `source` as `models`/NAME, which appears whole or not at all; OutputExists unless `replace`.
+
+    A bundle that is replaced stays until this one is there. DiskFull or OptionInvalid where it cannot be written.
+    """
     name = read_card(source).name
     target = models / name
     if target.exists() and not replace:
         raise OutputExists(f"there is a model {name!r} in {models} already", hint="say --replace to put this one there")
-    with disk_errors(models, _MORE_ROOM):
+    with local_errors(models, "FOVEATE_DATA"):
         models.mkdir(parents=True, exist_ok=True)
-    # Hidden: the catalogue passes over names that begin with a dot.
-    with disk_errors(models, _MORE_ROOM), tempfile.TemporaryDirectory(prefix=f".{name}-", dir=models) as scratch:
-        fresh = Path(scratch) / "fresh"
-        fresh.mkdir()
-        for file in _present_files(source):
-            with bundle_file(source, file).open("rb") as given, (fresh / file).open("xb") as copy:
-                shutil.copyfileobj(given, copy, 1 << 20)
-                copy.flush()
-                os.fsync(copy.fileno())  # before the rename that makes it visible
-        if target.exists():
-            target.rename(Path(scratch) / "replaced")
-        fresh.rename(target)
+        # Hidden: the catalogue passes over names that begin with a dot.
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=models) as scratch:
+            fresh, replaced = Path(scratch) / "fresh", Path(scratch) / "replaced"
+            fresh.mkdir()
+            for file in _present_files(source):
+                with _opened(source, file) as given, (fresh / file).open("xb") as copy:
+                    shutil.copyfileobj(given, copy, 1 << 20)
+                    copy.flush()
+                    os.fsync(copy.fileno())  # before the rename that makes it visible
+            if target.exists():
+                target.rename(replaced)
+            try:
+                fresh.rename(target)
+            except BaseException:
+                if replaced.exists():
+                    replaced.rename(target)
+                raise
     return target
 
 
@@ -133,10 +142,9 @@ def pack_bundle(source: Path, archive: Path) -> None:
     The same bundle gives the same bytes.
     """
     name = read_card(source).name
-    if archive.exists():
-        raise OutputExists(f"{archive} exists already", hint="name another file with --out")
+    check_new(archive)
     with (
-        disk_errors(archive, _MORE_ROOM),
+        local_errors(archive),
         tempfile.TemporaryDirectory(prefix=f".{archive.name}-", dir=archive.parent) as scratch,
     ):
         whole = Path(scratch) / "whole"
@@ -144,7 +152,7 @@ def pack_bundle(source: Path, archive: Path) -> None:
             for file in _present_files(source):
                 entry = zipfile.ZipInfo(f"{name}/{file}")  # a fixed date, so that packing twice gives the same bytes
                 entry.external_attr = 0o644 << 16
-                with bundle_file(source, file).open("rb") as plain, packed.open(entry, "w", force_zip64=True) as out:
+                with _opened(source, file) as plain, packed.open(entry, "w", force_zip64=True) as out:
                     shutil.copyfileobj(plain, out, 1 << 20)
         whole.rename(archive)
 
@@ -163,6 +171,15 @@ def _progress(run: Path) -> str:
 
 def _present_files(directory: Path) -> list[str]:
     return [name for name in FILES if (directory / name).is_file()]
+
+
+def _opened(source: Path, name: str) -> BinaryIO:
+    """A file of the bundle in `source`, for reading; BundleInvalid where that cannot be."""
+    path = bundle_file(source, name)
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise BundleInvalid(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
 
 
 def _extract(archive: zipfile.ZipFile, target: Path, source: Path) -> None:

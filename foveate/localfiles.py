@@ -58,14 +58,17 @@ class Part:
 
 
 @contextmanager
-def local_errors(path: Path) -> Iterator[None]:
-    """What the user's disk refuses becomes DiskFull, or OptionInvalid where there is something to mend or to choose."""
+def local_errors(path: Path, choice: str = "--out") -> Iterator[None]:
+    """What the user's disk refuses becomes DiskFull, or OptionInvalid where there is something to mend or to choose.
+
+    `choice` is what chooses another place than `path`.
+    """
     try:
-        with disk_errors(path, "free some space there, or choose another place with --out"):
+        with disk_errors(path, f"free some space there, or choose another place with {choice}"):
             yield
     except OSError as error:
         reason = error.strerror or str(error)
-        hint = "choose another place with --out, or mend what is in the way"
+        hint = f"choose another place with {choice}, or mend what is in the way"
         raise OptionInvalid(f"{path} cannot be written: {reason}", hint=hint) from error
 
 

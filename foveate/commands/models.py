@@ -1,5 +1,7 @@
 """`foveate models`: the bundles on this machine, or those of a service."""
 
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,10 +168,14 @@ def remove(
         elsewhere = _catalog().bundle(model).directory  # or unknown
         hint = f"only what `foveate models add` put into {settings.data / 'models'} can be removed"
         raise OptionInvalid(f"the model {model!r} lies in {elsewhere}, and was not added", hint=hint)
+    # Hidden first, by one rename that a full disk has room for: no job shall find half a bundle.
+    hidden = directory.with_name(f".removed-{secrets.token_hex(4)}")
     try:
-        # Hidden first, by one rename: no job shall find half a bundle.
-        with tempfile.TemporaryDirectory(prefix=".removed-", dir=directory.parent) as scratch:
-            directory.rename(Path(scratch) / "bundle")
+        directory.rename(hidden)
+        if hidden.is_symlink():
+            hidden.unlink()
+        else:
+            shutil.rmtree(hidden)
     except OSError as error:
         hint = "mend the permissions of the directory"
         raise OptionInvalid(f"{directory} cannot be removed: {error.strerror or error}", hint=hint) from error
@@ -181,9 +187,9 @@ def remove(
 def _added(models: Path, name: str) -> Path | None:
     """Where a model that was added lies; one that is broken goes by the name of its directory."""
     catalog = resolve("jobs.catalog:Catalog")([models])
-    named = [(bundle.card.name, bundle.directory) for bundle in catalog.bundles()]
-    named += [(bundle.directory.name, bundle.directory) for bundle in catalog.broken()]
-    return dict(named).get(name)
+    broken = {bundle.directory.name: bundle.directory for bundle in catalog.broken()}
+    sound = {bundle.card.name: bundle.directory for bundle in catalog.bundles()}
+    return (broken | sound).get(name)
 
 
 def _settings() -> Any:

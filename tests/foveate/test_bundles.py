@@ -11,7 +11,8 @@ from typing import BinaryIO
 import pytest
 
 from foveate.bundles import MAX_ENTRIES, bundle_of, copy_bundle, named_bundle, pack_bundle, unpacked
-from foveate.errors import BundleInvalid, BundleUnknown, DiskFull, OutputExists
+from foveate.card import read_card
+from foveate.errors import BundleInvalid, BundleUnknown, DiskFull, OptionInvalid, OutputExists
 from tests.service.processes import write_bundle
 
 
@@ -201,6 +202,33 @@ def test_a_full_disk_is_said_wherever_a_bundle_is_written(
     assert list((tmp_path / "models").iterdir()) == []
     with pytest.raises(DiskFull), unpacked(tmp_path / "bundle.zip"):
         pass
+
+
+def test_the_earlier_bundle_stays_where_another_cannot_take_its_place(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = copy_bundle(bundle, tmp_path / "models", replace=False)
+    rename = Path.rename
+
+    def full(path: Path, target: Path) -> Path:
+        if path.name == "fresh":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(DiskFull):
+        copy_bundle(bundle, tmp_path / "models", replace=True)
+    assert list((tmp_path / "models").iterdir()) == [added]
+    assert read_card(added) == read_card(bundle)
+
+
+def test_a_place_where_nothing_can_be_written_is_named(bundle: Path) -> None:
+    with pytest.raises(OptionInvalid, match=r"/proc/bundle\.zip cannot be written") as refused:
+        pack_bundle(bundle, Path("/proc/bundle.zip"))
+    assert "--out" in refused.value.hint
+    with pytest.raises(OptionInvalid, match="/proc/models cannot be written") as refused:
+        copy_bundle(bundle, Path("/proc/models"), replace=False)
+    assert "FOVEATE_DATA" in refused.value.hint
 
 
 def test_a_card_is_not_taken_for_an_archive(tmp_path: Path) -> None:

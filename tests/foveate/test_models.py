@@ -1,6 +1,8 @@
 """`foveate models`: what a user brings, from a folder, an archive or a training run."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -117,6 +119,27 @@ def test_a_model_that_was_added_is_removed_and_no_other(
     for unknown in ("none", "../models/glands", "."):
         assert run(["models", "remove", unknown]) == 2
         assert "models here: glands" in capsys.readouterr().err
+
+
+def test_a_model_is_removed_from_a_full_disk(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which has room for no further directory."""
+    (data / "models" / "broken").mkdir(parents=True)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "mkdir", full)
+    assert run(["models", "remove", "broken"]) == 0
+    assert list((data / "models").iterdir()) == []
+
+
+def test_of_a_model_that_is_a_link_the_link_is_removed(tmp_path: Path, data: Path) -> None:
+    bundle = make_bundle(tmp_path / "mine", name="mine")
+    (data / "models").mkdir(parents=True)
+    (data / "models" / "mine").symlink_to(bundle)
+    assert run(["models", "remove", "mine"]) == 0
+    assert list((data / "models").iterdir()) == []
+    assert (bundle / "bundle.json").is_file()
 
 
 def test_a_broken_model_is_removed_by_its_directory(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
