@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
+from foveate.errors import FoveateError
 from foveate.schema import StatusInfo
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 """The type of every command's `as_json` parameter."""
 
-__all__ = ["JsonFlag", "print_result", "print_table", "print_warnings"]
+__all__ = ["JsonFlag", "error_document", "print_error", "print_result", "print_table", "print_warnings"]
 
 
 def print_result(document: Any, text: str, as_json: bool) -> None:
@@ -29,6 +30,16 @@ def print_table(document: Any, header: tuple[str, ...], rows: Sequence[tuple[str
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
     print_result(document, "\n".join(line.rstrip() for line in lines), as_json)
+
+
+def error_document(error: FoveateError) -> dict[str, str]:
+    """What the key `error` of a JSON document holds."""
+    return {"code": error.code, "message": error.message, "hint": error.hint}
+
+
+def print_error(error: FoveateError, about: str = "") -> None:
+    """Two lines on stderr: what is wrong, with whatever it is `about` before it, and what to do."""
+    typer.echo(f"error: {about}{': ' if about else ''}{error.message}\nhint: {error.hint}", err=True)
 
 
 def print_warnings(results: Path) -> None:

@@ -1,12 +1,13 @@
 """`foveate images`: what a service holds."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from foveate.client import Client
+from foveate.errors import FoveateError
 from foveate.options import LOCAL_SERVER, KeyOption, ServerOption
-from foveate.output import JsonFlag, print_result, print_table
+from foveate.output import JsonFlag, error_document, print_error, print_result, print_table
 
 
 def register(app: typer.Typer) -> None:
@@ -34,11 +35,21 @@ def delete(
     as_json: JsonFlag = False,
 ) -> None:
     """Delete images that no unfinished job uses; results of their jobs stay."""
+    deleted: list[str] = []
+    failure: FoveateError | None = None
     with Client(server, api_key) as client:
-        deleted: list[str] = []
-        try:
-            for image in images:
+        for image in images:
+            try:
                 client.delete_image(image)
-                deleted.append(image)
-        finally:  # where one cannot be deleted, those before it are gone all the same
-            print_result({"deleted": deleted}, "\n".join(f"{image}: deleted" for image in deleted), as_json)
+            except FoveateError as error:
+                failure = error
+                break
+            deleted.append(image)
+    # Where one cannot be deleted, those before it are gone all the same.
+    document: dict[str, Any] = {"deleted": deleted}
+    if failure is not None:
+        document["error"] = error_document(failure)
+    print_result(document, "\n".join(f"{image}: deleted" for image in deleted), as_json)
+    if failure is not None:
+        print_error(failure)
+        raise typer.Exit(failure.exit_code)

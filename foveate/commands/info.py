@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foveate import options as spelled
-from foveate.output import JsonFlag, print_result
+from foveate.output import JsonFlag, error_document, print_result
 from foveate.resolve import resolve
 from foveate.schema import ImageInfo
 
@@ -50,9 +50,7 @@ def _document(description: Any) -> dict[str, Any]:
 
 def _fit_document(entry: Any) -> dict[str, Any]:
     if entry.fit is None:
-        refusal = entry.refusal
-        error = {"code": refusal.code, "message": refusal.message, "hint": refusal.hint}
-        return {"name": entry.name, "fits": False, "error": error}
+        return {"name": entry.name, "fits": False, "error": error_document(entry.refusal)}
     return {
         "name": entry.name,
         "fits": True,

@@ -31,7 +31,7 @@ from foveate.options import (
     TissueMaskOption,
     segment_options,
 )
-from foveate.output import JsonFlag, print_table, print_warnings
+from foveate.output import JsonFlag, error_document, print_error, print_table, print_warnings
 from foveate.progress import show_progress
 from foveate.schema import JobState, SegmentOptions, StatusInfo
 
@@ -53,9 +53,9 @@ class Submission:
         return None if self.out is None or self.status != JobState.SUCCESSFUL or self.exit_code else self.out
 
     def fail(self, error: FoveateError) -> None:
-        self.error = {"code": error.code, "message": error.message, "hint": error.hint}
+        self.error = error_document(error)
         self.exit_code = error.exit_code
-        typer.echo(f"error: {self.image}: {error.message}\nhint: {error.hint}", err=True)
+        print_error(error, self.image)
 
 
 def register(app: typer.Typer) -> None:

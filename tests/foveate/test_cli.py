@@ -151,6 +151,9 @@ def test_images_that_were_deleted_before_one_could_not_be_are_named(
         ids = {image.id for image in client.images()}
     assert last in ids
     assert first not in ids
+    assert run(["images", "delete", last, "no-such-image", "--server", service.url, "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert (document["deleted"], document["error"]["code"]) == ([last], "no-such-image")
 
 
 def test_models_of_a_service(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
