@@ -138,6 +138,13 @@ What to open, in {out}:
   manifest.json    every parameter, count and checksum of the run""")
 
 
+def exit_on_signals() -> None:
+    """SIGTERM and the end of the terminal stop the service too, which has a session of its own; nohup stays nohup."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: sys.exit("error: terminated"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", nargs="?", type=Path)
@@ -145,7 +152,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "demo-output")
     arguments = parser.parse_args()
     WORK.mkdir(exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
+    exit_on_signals()
     try:
         if arguments.image is not None and not arguments.image.is_file():
             raise ImageMissing(f"{arguments.image} is not a file", hint="IMAGE= takes the path of one image file")

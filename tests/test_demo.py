@@ -1,6 +1,8 @@
 """What the demo does around the service: an earlier result stays until there is another, and hints fit the image."""
 
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,11 +38,28 @@ def test_a_demo_that_fails_leaves_the_earlier_result(tmp_path: Path, monkeypatch
     image.touch()
     monkeypatch.setattr(demo, "WORK", tmp_path / "work")
     monkeypatch.setattr(demo, "running_service", Service)
+    monkeypatch.setattr(demo, "exit_on_signals", lambda: None)
     monkeypatch.setattr(sys, "argv", ["demo.py", str(image), "--out", str(out)])
     with pytest.raises(SystemExit) as left:
         demo.main()
     assert left.value.code == 2
     assert (out / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_the_demo_ends_its_service(number: signal.Signals) -> None:
+    code = (
+        "import signal, time, demo; signal.signal(signal.SIGHUP, signal.SIG_DFL); demo.exit_on_signals()\n"
+        "try: print('up', flush=True); time.sleep(60)\n"
+        "finally: print('stopped', flush=True)"
+    )
+    place = Path(demo.__file__).parent
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(number)
+        assert process.communicate(timeout=30) == ("stopped\n", "error: terminated\n")
 
 
 def test_a_result_takes_the_place_of_an_earlier_one_and_of_nothing_else(tmp_path: Path) -> None:
