@@ -1,4 +1,4 @@
-"""The client's side of files: they arrive whole or not at all, and what the user's own disk says to them."""
+"""Files on the user's own disk: what they may replace, how they arrive, whole or not at all, and what the disk says."""
 
 import errno
 import hashlib
@@ -18,7 +18,16 @@ from foveate.errors import ImageMissing, OptionInvalid, OutputExists, ServiceUnr
 
 _CHUNK = 1 << 20
 
-__all__ = ["Part", "arriving", "check_image", "check_new", "inside", "local_errors", "reading_errors"]
+__all__ = [
+    "Part",
+    "arriving",
+    "check_image",
+    "check_new",
+    "check_unasked",
+    "inside",
+    "local_errors",
+    "reading_errors",
+]
 
 
 @dataclass
@@ -90,11 +99,16 @@ def check_image(image: Path) -> None:
             raise ImageMissing(f"{image} is not a file", hint=hint)
 
 
-def check_new(out: Path) -> None:
+def check_new(out: Path, hint: str = "choose another place, or remove what is there") -> None:
     """OutputExists if there is anything at `out`."""
-    with local_errors(out):
-        if os.path.lexists(out):
-            raise OutputExists(f"{out} exists already", hint="choose another place, or remove what is there")
+    if os.path.lexists(out):
+        raise OutputExists(f"{out} exists already", hint=hint)
+
+
+def check_unasked(out: Path, *, overwrite: bool) -> None:
+    """OutputExists if there is anything at `out`, unless --overwrite was said."""
+    if not overwrite:
+        check_new(out, "choose another --out, or say --overwrite")
 
 
 @contextmanager

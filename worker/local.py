@@ -20,6 +20,7 @@ from foveate.errors import (
     OutputExists,
     disk_errors,
 )
+from foveate.localfiles import check_unasked
 from foveate.schema import BundleCard, ImageInfo, SegmentOptions
 from jobs.catalog import Catalog
 from jobs.files import sync_tree
@@ -136,10 +137,9 @@ def _check_out(image: Path, out: Path, *, overwrite: bool) -> None:
     """Raises OutputExists where `out` may not be replaced: without a word, or because it is something else."""
     if out.resolve().is_relative_to(image.resolve()):
         raise OutputExists(f"{out} lies in the image, or is the image", hint="choose an --out elsewhere")
+    check_unasked(out, overwrite=overwrite)
     if not os.path.lexists(out):
         return
-    if not overwrite:
-        raise OutputExists(f"{out} exists already", hint="choose another --out, or say --overwrite")
     replaceable = (out / "manifest.json").is_file() or not (out.is_dir() and any(out.iterdir()))
     if not out.is_dir() or not replaceable or _holds(out, image):
         raise OutputExists(

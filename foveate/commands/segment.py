@@ -12,7 +12,8 @@ from foveate import options as spelled
 from foveate.bundles import named_bundle
 from foveate.card import read_card
 from foveate.coverage import checked_coverage
-from foveate.errors import OptionInvalid, OutputExists
+from foveate.errors import OptionInvalid
+from foveate.localfiles import check_unasked
 from foveate.output import JsonFlag, print_result
 from foveate.progress import show_progress
 from foveate.resolve import resolve
@@ -93,8 +94,7 @@ def segment(
 
 def _refuse_early(image: Path, out: Path, options: SegmentOptions, catalog: Any, *, overwrite: bool) -> None:
     """Raise what the job would, by the same rules, where these need no torch: it takes seconds to load."""
-    if os.path.lexists(out) and not overwrite:
-        raise OutputExists(f"{out} exists already", hint="choose another --out, or say --overwrite")
+    check_unasked(out, overwrite=overwrite)
     if os.path.lexists(out) or out.resolve().is_relative_to(image.resolve()):
         return  # what may not be replaced goes before all else, and the job knows
     with closing(resolve("raster.image:open_image")(resolve("raster.image:ImageRef")(image.absolute()))) as opened:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from foveate.errors import OptionInvalid, OutputExists
+from foveate.errors import OptionInvalid
+from foveate.localfiles import check_unasked
 from model.bundle import load_bundle, store_coverage
 from model.cells import thumbnail_step
 from model.datasets.labelled import open_labelled
@@ -82,8 +83,7 @@ def evaluate(
     """
     scoring = read_scoring(path)
     out = out or Path("evaluation") / scoring.name
-    if out.exists() and not overwrite:
-        raise OutputExists(f"{out} exists", hint="Choose another --out, or replace it with --overwrite.")
+    check_unasked(out, overwrite=overwrite)
     if not scoring.entries:
         raise OptionInvalid(
             f"{path}: no run is finished ({', '.join(scoring.missing)})", hint=f"Run `foveate train {path}` first."
