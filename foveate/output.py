@@ -1,6 +1,8 @@
 """What a command prints: one result on stdout, as text for people or as one JSON document for programs."""
 
 import json
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +16,9 @@ from foveate.schema import StatusInfo
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 """The type of every command's `as_json` parameter."""
 
+_NARROWEST = 8
+"""Characters that a cut column keeps."""
+
 __all__ = ["JsonFlag", "error_document", "print_error", "print_result", "print_table", "print_warnings"]
 
 
@@ -25,11 +30,40 @@ def print_result(document: Any, text: str, as_json: bool) -> None:
         typer.echo(text)
 
 
-def print_table(document: Any, header: tuple[str, ...], rows: Sequence[tuple[str, ...]], as_json: bool) -> None:
-    """`rows` under `header` in aligned columns, or `document` as JSON."""
+def print_table(
+    document: Any,
+    header: tuple[str, ...],
+    rows: Sequence[tuple[str, ...]],
+    as_json: bool,
+    *,
+    elastic: tuple[str, ...] = (),
+) -> None:
+    """`rows` under `header` in aligned columns, or `document` as JSON.
+
+    On a terminal that is too narrow the columns called `elastic` are cut, the widest first; a pipe has no width.
+    """
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
+    if sys.stdout.isatty():
+        columns = [header.index(name) for name in elastic]
+        _narrow(widths, columns, shutil.get_terminal_size().columns)
+    lines = ["  ".join(map(_cell, row, widths)) for row in [header, *rows]]
     print_result(document, "\n".join(line.rstrip() for line in lines), as_json)
+
+
+def _narrow(widths: list[int], columns: Sequence[int], room: int) -> None:
+    """Takes from those `widths` that stand at `columns` until a line has `room`, or they are too narrow to be read."""
+    excess = sum(widths) + 2 * (len(widths) - 1) - room
+    while excess > 0 and columns and max(widths[column] for column in columns) > _NARROWEST:
+        widths[max(columns, key=lambda column: widths[column])] -= 1
+        excess -= 1
+
+
+def _cell(text: str, width: int) -> str:
+    """`text` in `width` characters: a sentence is cut at its end, a name in the middle, for names differ at theirs."""
+    if len(text) <= width:
+        return text.ljust(width)
+    tail = 0 if " " in text else (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def error_document(error: FoveateError) -> dict[str, str]:

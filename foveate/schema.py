@@ -332,6 +332,12 @@ class StatusInfo(Wire):
     finished: datetime | None = None
     updated: datetime | None = None
     progress: Annotated[int, Field(ge=0, le=100)] | None = None
+    image: str | None = None
+    """Id of the image."""
+    imageName: str | None = None  # noqa: N815
+    """What its uploader called it, for as long as the image is there."""
+    model: str | None = None
+    """Name of the bundle."""
     links: list[Link] = Field(default_factory=list)
 
 

@@ -68,6 +68,9 @@ ACCEPTED: dict[str, Any] = {
     "created": "2026-01-05T10:00:00Z",
     "updated": "2026-01-05T10:00:00Z",
     "progress": 0,
+    "image": IMAGE_ID,
+    "imageName": "scene.tif",
+    "model": "landcover",
     "links": [_SELF],
 }
 RUNNING = {

@@ -1,5 +1,6 @@
 """A job's record as the statusInfo of OGC API - Processes."""
 
+from foveate.errors import ImageUnknown
 from foveate.schema import JobState, Link, StatusInfo
 from jobs.files import FileStore
 from jobs.records import JobRecord
@@ -22,8 +23,19 @@ def status_info(job: JobRecord, base: str, files: FileStore) -> StatusInfo:
         finished=job.finished,
         updated=job.updated,
         progress=job.progress,
+        image=job.request.image,
+        imageName=_image_name(job.request.image, files),
+        model=job.request.model,
         links=_links(job, f"{base}/jobs/{job.id}", files),
     )
+
+
+def _image_name(image_id: str, files: FileStore) -> str | None:
+    # Of the image and not of the job: names may be those of patients, and go when the image is deleted.
+    try:
+        return files.image(image_id).name
+    except ImageUnknown:
+        return None
 
 
 def _links(job: JobRecord, href: str, files: FileStore) -> list[Link]:

@@ -35,8 +35,8 @@ def list_jobs(
     """List all jobs, newest first."""
     with Client(server, api_key) as client:
         jobs = client.jobs(**({} if status is None else {"status": status}))
-    rows = [(job.jobID, job.status.value, f"{job.progress or 0} %", _moment(job), job.message or "") for job in jobs]
-    print_table({"jobs": jobs}, ("job", "status", "done", "created", "message"), rows, as_json)
+    header = ("job", "status", "created", "model", "image", "message")
+    print_table({"jobs": jobs}, header, [_row(job) for job in jobs], as_json, elastic=("model", "image", "message"))
 
 
 def show(
@@ -95,5 +95,8 @@ def fetch(
     print_result({"files": [str(path) for path in files]}, "\n".join(map(str, files)), as_json)
 
 
-def _moment(job: StatusInfo) -> str:
-    return "" if job.created is None else f"{job.created:%Y-%m-%d %H:%M}"
+def _row(job: StatusInfo) -> tuple[str, ...]:
+    done = f" {job.progress or 0} %" if job.status is JobState.RUNNING else ""
+    created = "" if job.created is None else f"{job.created:%Y-%m-%d %H:%M}"
+    image = job.imageName or job.image or ""  # the id, once the image was deleted
+    return job.jobID, job.status.value + done, created, job.model or "", image, job.message or ""

@@ -68,6 +68,24 @@ def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatc
     assert last_line(printed.err) == "hint: run the same command again to go on"
 
 
+def test_jobs_are_listed_with_their_images_and_models(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    with service.client() as client:
+        image = client.upload(SLIDE).id
+        job = client.wait(client.submit(image).jobID, every=0.05).jobID
+
+        def listed() -> list[str]:
+            assert run(["jobs", "list", "--server", service.url]) == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert lines[0].split() == ["job", "status", "created", "model", "image", "message"]
+            return next(line.split() for line in lines if line.startswith(job))
+
+        assert listed()[4:] == ["glands", SLIDE.name, "done"]
+        client.delete_image(image)
+        assert listed()[4:] == ["glands", image, "done"]
+        shown = client.job(job)
+        assert (shown.image, shown.imageName, shown.model) == (image, None, "glands")
+
+
 def test_a_failed_job_is_shown_with_what_to_do(
     service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,25 @@ def test_table_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert None not in shown.values()
 
 
+@pytest.mark.parametrize(
+    ("room", "shown"),
+    [
+        (80, "a    T33UUB_20260105_cloudless.tif  3 of 9 tiles cannot be decoded"),
+        (50, "a    T33UUB_202…udless.tif  3 of 9 tiles cannot b…"),
+        (20, "a    T33U…tif  3 of 9 …"),
+        (None, "a    T33UUB_20260105_cloudless.tif  3 of 9 tiles cannot be decoded"),
+    ],
+)
+def test_a_table_is_cut_to_the_terminal_and_never_in_a_pipe(
+    room: int | None, shown: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(room or 20))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: room is not None)
+    row = ("a", "T33UUB_20260105_cloudless.tif", "3 of 9 tiles cannot be decoded")
+    print_table({}, ("job", "image", "message"), [row], False, elastic=("image", "message"))
+    assert capsys.readouterr().out.splitlines()[1] == shown
+
+
 def test_engine_is_found_by_name_or_missed_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("foveate.errors:EngineMissing") is EngineMissing
     with pytest.raises(EngineMissing, match="no_such_library") as caught:
