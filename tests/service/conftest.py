@@ -1,3 +1,3 @@
-from tests.service.processes import client, service, slide_id, valkey
+from tests.service.processes import client, done, service, slide_id, valkey
 
-__all__ = ["client", "service", "slide_id", "valkey"]
+__all__ = ["client", "done", "service", "slide_id", "valkey"]

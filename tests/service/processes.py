@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from foveate.client import Client
@@ -21,6 +23,7 @@ from tests.shared import DATA
 SLIDE = DATA / "slides" / "CMU-1-Small-Region.svs"
 """0.499 µm, RGB: what the test's one bundle takes."""
 SCENE = DATA / "geotiff" / "rgb_deflate.tif"
+EXECUTION = "/processes/segment/execution"
 
 
 @dataclass(frozen=True)
@@ -128,3 +131,21 @@ def slide_id(service: Service) -> str:
     """An image that the bundle takes."""
     with service.client() as client:
         return client.upload(SLIDE).id
+
+
+@pytest.fixture(scope="session")
+def done(service: Service, slide_id: str) -> str:
+    """A successful job."""
+    with service.client() as client:
+        return client.wait(client.submit(slide_id, overlap=0.5).jobID, every=0.05).jobID
+
+
+def upload_as(service: Service, name: str) -> str:
+    """The id of the slide under a name that tells the fake pipeline what to do."""
+    response = httpx.post(f"{service.url}/images", params={"name": name}, content=SLIDE.read_bytes(), timeout=60)
+    return str(response.json()["id"])
+
+
+def execute(service: Service, inputs: dict[str, Any], **more: Any) -> httpx.Response:
+    headers = more.pop("headers", {})
+    return httpx.post(service.url + EXECUTION, json={"inputs": inputs, **more}, headers=headers)

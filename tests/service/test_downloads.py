@@ -13,9 +13,6 @@ from service.routes import results
 from service.settings import ServiceSettings
 from tests.service.fake_pipeline import MASK
 from tests.service.processes import Service
-from tests.service.test_jobs import done
-
-__all__ = ["done"]
 
 DIGITS = "9" * 3900
 
