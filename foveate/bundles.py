@@ -32,7 +32,17 @@ _LOSSES = "losses.csv"
 _RUN_FILES = ("recipe.yaml", "checkpoint.pt", _LOSSES)
 _STEP = re.compile(r"\d+")
 
-__all__ = ["FILES", "MAX_BYTES", "bundle_of", "copy_bundle", "holds_smp", "named_bundle", "pack_bundle", "unpacked"]
+__all__ = [
+    "FILES",
+    "MAX_BYTES",
+    "SMP_CONFIG",
+    "bundle_of",
+    "copy_bundle",
+    "holds_smp",
+    "named_bundle",
+    "pack_bundle",
+    "unpacked",
+]
 
 
 def holds_smp(directory: Path) -> bool:

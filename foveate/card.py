@@ -25,6 +25,7 @@ __all__ = [
     "WEIGHTS_FILE",
     "bundle_digest",
     "bundle_file",
+    "check_contract",
     "check_policy",
     "fovs_nest",
     "possible_policies",

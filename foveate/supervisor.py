@@ -16,7 +16,7 @@ _LONG_LIFE_SECONDS = 30.0
 _PAUSES = (0.0, 1.0, 2.0, 5.0, 15.0)
 """Seconds before the first, second… restart of a process that keeps dying early."""
 
-__all__ = ["Role", "Supervisor"]
+__all__ = ["Role", "Supervisor", "end_on_signals"]
 
 
 @dataclass

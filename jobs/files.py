@@ -22,6 +22,8 @@ from pathlib import Path
 from foveate.errors import ImageUnknown, OptionInvalid, ResultGone, ResultUnknown, disk_errors
 from jobs.records import ImageRecord, new_id
 
+__all__ = ["PREVIEW", "RESERVE_BYTES", "FileStore", "make_directory", "sync_tree"]
+
 RESERVE_BYTES = 256 * 1024 * 1024
 """What an upload must leave free, so that running jobs and Valkey's log can still write."""
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from foveate.errors import FoveateError
 from foveate.schema import ImageInfo, JobState, SegmentOptions, Wire
 
+__all__ = ["MAX_LOSSES", "ErrorTriple", "ImageRecord", "JobRecord", "JobRequest", "new_id"]
+
 MAX_LOSSES = 3
 """A job whose worker or engine was lost so often has failed."""
 

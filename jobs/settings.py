@@ -9,8 +9,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from foveate.errors import OptionInvalid
 
-SHIPPED_BUNDLES = Path(__file__).parent.parent / "bundles"
+__all__ = ["SHIPPED_BUNDLES", "StateSettings", "read_settings"]
 
+SHIPPED_BUNDLES = Path(__file__).parent.parent / "bundles"
 
 S = TypeVar("S", bound="StateSettings")
 

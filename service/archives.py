@@ -24,7 +24,7 @@ _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _PART = re.compile(r"[\w .()+,=@&'~\[\]-]+")
 _HINT = "zip the files of one slide and nothing else, with plain names and without links"
 
-__all__ = ["MAX_MEMBERS", "MAX_RATIO", "is_zip", "unpack_slide"]
+__all__ = ["MAX_MEMBERS", "MAX_RATIO", "is_zip", "plain_name", "unpack_slide"]
 
 
 _LONGEST = 255

@@ -8,6 +8,8 @@ from pydantic import Field, SecretStr, field_validator
 from foveate.errors import OptionInvalid
 from jobs.settings import StateSettings
 
+__all__ = ["GB", "ServiceSettings"]
+
 GB = 10**9
 
 

@@ -13,8 +13,6 @@ from foveate.output import JsonFlag, print_result
 from foveate.progress import show_progress
 from foveate.resolve import resolve
 
-__all__ = ["register"]
-
 
 def register(app: typer.Typer) -> None:
     app.command("evaluate")(evaluate)

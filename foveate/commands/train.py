@@ -13,8 +13,6 @@ import typer
 
 from foveate.resolve import resolve
 
-__all__ = ["register"]
-
 
 def register(app: typer.Typer) -> None:
     app.command("train")(train)
