@@ -10,7 +10,7 @@ then; made twice, it is made once. Terminal states are never left.
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -91,9 +91,7 @@ class JobStore:
         found: list[JobRecord] = []
         if past is not None:
             before = past[0] if before is None else min(before, past[0])
-        start = 0
-        while len(found) < offset + limit:
-            ids = self._ids(after, before, start)
+        for ids in self._pages(after, before):
             found += [
                 job
                 for job in self._read(ids)
@@ -101,8 +99,7 @@ class JobStore:
                 and (not states or job.state in states)
                 and (past is None or (job.created, job.id) < past)
             ]
-            start += _PAGE
-            if len(ids) < _PAGE:
+            if len(found) >= offset + limit:
                 break
         return found[offset : offset + limit]
 
@@ -183,12 +180,23 @@ class JobStore:
         flags = (int(only_expired), int(loss), MAX_LOSSES)
         return bool(self._run("requeue", job_id, attempt, *flags, lost.code, lost.message, lost.hint))
 
-    def _ids(self, after: datetime | None, before: datetime | None, start: int) -> list[str]:
-        high = "+inf" if before is None else before.timestamp()
+    def _pages(self, after: datetime | None, before: datetime | None) -> Iterator[list[str]]:
+        """Ids of the jobs created in [after, before], newest first, _PAGE at once.
+
+        A page begins where the one before ended, by its time and not by its number: jobs come and go meanwhile.
+        """
+        high: str | float = "+inf" if before is None else before.timestamp()
         low = "-inf" if after is None else after.timestamp()
-        with valkey_errors():
-            ids: Any = self._connection.zrevrangebyscore("foveate:jobs", high, low, start=start, num=_PAGE)
-        return [job_id.decode() for job_id in ids]
+        start = 0
+        while True:
+            with valkey_errors():
+                page: Any = self._connection.zrevrangebyscore("foveate:jobs", high, low, start, _PAGE, withscores=True)
+            yield [job_id.decode() for job_id, _ in page]
+            if len(page) < _PAGE:
+                return
+            times = [time for _, time in page]
+            start = times.count(times[-1]) + (start if times[-1] == high else 0)
+            high = times[-1]
 
     @valkey_errors()
     def _read(self, job_ids: list[str]) -> list[JobRecord | None]:

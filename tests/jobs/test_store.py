@@ -182,6 +182,28 @@ def test_jobs_are_found_newest_first_and_by_filter(store: JobStore) -> None:
     assert len(store.live()) == 227
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_no_job_is_found_twice_or_skipped_where_others_come_and_go(
+    store: JobStore, connection: Redis, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    newest = [store.create(request_for("image"))[0].id for _ in range(350)][::-1]
+    if at_once:  # as far as Valkey's clock can tell
+        connection.zadd("foveate:jobs", dict.fromkeys(newest, 1.0))
+        newest.sort(reverse=True)
+    read = store._read
+
+    def meanwhile(ids: list[str]) -> list[JobRecord | None]:
+        found = read(ids)
+        store.create(request_for("image"))
+        if not at_once:
+            connection.zrem("foveate:jobs", ids[0])
+        return found
+
+    monkeypatch.setattr(store, "_read", meanwhile)
+    monkeypatch.setattr(store, "get", lambda job_id: read([job_id])[0])
+    assert [job.id for job in store.find(limit=1000)] == newest
+
+
 def test_an_unknown_job_is_an_error_and_no_new_record(store: JobStore, connection: Redis) -> None:
     with pytest.raises(JobUnknown, match="nobody"):
         store.get("nobody")
