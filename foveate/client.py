@@ -81,7 +81,7 @@ class Client:
                 StoredImage.model_validate,
                 "POST",
                 "/images",
-                params={"name": path.name},
+                params={"name": path.name.encode("utf-8", "replace").decode()},  # it may be any bytes
                 content=_read_chunks(path, size, on_progress),
                 headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
                 # Long: after the last byte the service unpacks and probes before it answers.
@@ -110,7 +110,7 @@ class Client:
             given = SegmentOptions.model_validate(options).model_dump(mode="json", exclude_unset=True)
         except ValidationError as error:
             raise option_error(error, "see the fields of foveate.schema.SegmentOptions") from error
-        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        headers = {b"Idempotency-Key": (idempotency_key or secrets.token_hex(16)).encode()}
         body = {"inputs": {"image": image_id, **given}}
         return self._patiently(
             lambda: self._read(

@@ -25,9 +25,10 @@ __all__ = ["JsonFlag", "error_document", "print_error", "print_result", "print_t
 def print_result(document: Any, text: str, as_json: bool) -> None:
     """`document` (models, dicts, lists) as JSON, or `text`; an empty text prints nothing."""
     if as_json:
-        typer.echo(json.dumps(_plain(document), indent=2, ensure_ascii=False))
-    elif text:
-        typer.echo(text)
+        text = json.dumps(_plain(document), indent=2, ensure_ascii=False)
+    if text:
+        # Names of files may be any bytes; those that are no UTF-8 are printed as question marks.
+        typer.echo(text.encode("utf-8", "replace").decode())
 
 
 def print_table(

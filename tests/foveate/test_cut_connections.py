@@ -4,10 +4,13 @@ import hashlib
 import http.server
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -17,6 +20,7 @@ from foveate.client import CHUNK, Client
 from foveate.errors import DiskFull, ImageMissing, OptionInvalid, OutputExists, ServiceUnreachable, UploadInvalid
 from foveate.localfiles import arriving, local_errors
 
+ROOT = Path(__file__).parents[2]
 MASK = bytes(range(256)) * 10_000
 INFO = {
     "name": "a.tif",
@@ -43,6 +47,7 @@ class Flaky(http.server.ThreadingHTTPServer):
         self.cuts: dict[str, int] = {}
         self.ranges = True
         self.seen: list[tuple[str, str, dict[str, str]]] = []
+        self.names: list[str] = []
 
     @property
     def url(self) -> str:
@@ -59,7 +64,8 @@ class _Flaky(http.server.BaseHTTPRequestHandler):
         if len(self.rfile.read(expected)) < expected:
             self.close_connection = True
             return
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
+        server.names += parse_qs(query).get("name", [])
         headers = {name.lower(): value for name, value in self.headers.items()}
         server.seen.append((self.command, path, headers))
         cut = server.cuts.get(path, 0) > 0
@@ -245,6 +251,23 @@ def test_the_users_own_disk_has_errors_of_its_own() -> None:
         Path("/dev/full").write_text("one byte too many")
     with pytest.raises(OptionInvalid, match="/proc/nothing"), local_errors(Path("/proc/nothing")):
         Path("/proc/nothing").touch()
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_name_may_be_any_bytes(flaky: Flaky, tmp_path: Path, more: list[str]) -> None:
+    image = tmp_path / os.fsdecode(b"caf\xe9.tif")
+    image.write_bytes(b"pixels")
+    words = ["-c", "from foveate.cli import main; main()", "submit", str(image), "--server", flaky.url, *more]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, check=True)
+    assert b"caf?.tif" in done.stdout
+    assert flaky.names == ["caf?.tif"]
+
+
+def test_a_key_may_have_any_characters(flaky: Flaky) -> None:
+    with Client(flaky.url) as client:
+        client.submit("image", idempotency_key="schlüssel")
+    (headers,) = flaky.asked("POST", "/processes/segment/execution")
+    assert headers["idempotency-key"].encode("latin-1").decode() == "schlüssel"
 
 
 def test_an_image_that_may_not_be_read_is_named(flaky: Flaky, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
