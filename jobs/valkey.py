@@ -1,6 +1,7 @@
 """The connection to Valkey, and the server that `foveate up` embeds (`reference`: service-facts 1 and 2)."""
 
 import fcntl
+import math
 import os
 import shutil
 import signal
@@ -82,7 +83,8 @@ class EmbeddedValkey:
     def __init__(self, data: Path, *, run_dir: Path | None = None, ballast: Ballast | None = None) -> None:
         self._directory = data.resolve() / "valkey"
         self._ballast = ballast or Ballast(self._directory / "ballast")
-        self._started = self._restart_at = 0.0
+        self._restart_at = 0.0
+        self._ready_since = math.inf
         self._early_deaths = 0
         self._run_dir, self._own_run_dir = run_dir, run_dir is None
         self._lock: int | None = None
@@ -119,10 +121,11 @@ class EmbeddedValkey:
         if self._run_dir is None:
             self._run_dir = Path(tempfile.mkdtemp(prefix="foveate-", dir="/tmp"))
         self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._started = time.monotonic()
+        self._ready_since = math.inf  # a start that fails is no life, however long it takes
         try:
             self._launch(binary)
             self._wait_until_ready()
+            self._ready_since = time.monotonic()
         except BaseException:
             self._end()
             if first:  # later the address is known to others, and stays
@@ -151,7 +154,7 @@ class EmbeddedValkey:
 
     def _bury(self, say: Callable[[str], None]) -> None:
         now = time.monotonic()
-        self._early_deaths = self._early_deaths + 1 if now - self._started < _LONG_LIFE_SECONDS else 1
+        self._early_deaths = self._early_deaths + 1 if now - self._ready_since < _LONG_LIFE_SECONDS else 1
         given = self._ballast.release()
         if self._early_deaths > len(_PAUSES) and given is None:
             raise Unexpected(
@@ -232,7 +235,7 @@ class EmbeddedValkey:
     def _wait_until_ready(self) -> None:
         assert self._server is not None
         # A client of its own without retries: refused connections are expected here.
-        client: Redis = Redis(unix_socket_path=str(self._socket), retry=Retry(NoBackoff(), 0))
+        client: Redis = Redis(unix_socket_path=str(self._socket), socket_timeout=1.0, retry=Retry(NoBackoff(), 0))
         deadline = time.monotonic() + _START_SECONDS
         try:
             while self._server.poll() is None and time.monotonic() < deadline:

@@ -82,6 +82,26 @@ def test_valkey_that_keeps_dying_is_given_up_unless_the_disk_is_full(
             server.tend(lambda _: None)
 
 
+def test_valkey_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each start takes as long as one may, and yet it is no long life."""
+    monkeypatch.setattr(module, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(module, "_LONG_LIFE_SECONDS", 0.2)
+    with EmbeddedValkey(tmp_path) as server:
+        kill(server)
+        monkeypatch.setattr(module, "_START_SECONDS", 0.3)
+        monkeypatch.setattr(module, "_binary", lambda: hung(tmp_path / "hung"))
+        server.tend(lambda _: None)
+        with pytest.raises(Unexpected, match="3 times right after its start"):
+            server.tend(lambda _: None)
+
+
+def hung(path: Path) -> Path:
+    """A program that says nothing."""
+    path.write_text("#!/bin/sh\nexec sleep 60\n")
+    path.chmod(0o755)
+    return path
+
+
 def test_a_start_that_fails_is_tried_again_at_the_same_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PAUSES", (0.0, 0.0))
     said = list[str]()
