@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from foveate.errors import ImageUnknown, OptionInvalid, ResultGone, ResultUnknown, disk_errors
+from foveate.errors import NO_ROOM, ImageUnknown, OptionInvalid, ResultGone, ResultUnknown, disk_errors
 from jobs.records import ImageRecord, new_id
 
 __all__ = ["PREVIEW", "RESERVE_BYTES", "FileStore", "make_directory", "sync_tree"]
@@ -213,8 +213,10 @@ class FileStore:
             directory.rename(trash)
         except FileNotFoundError:
             return
-        except OSError:  # a full disk may have no room for another name
-            trash = directory
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            trash = directory  # a full disk may have no room for another name
         shutil.rmtree(trash, ignore_errors=True)
 
 

@@ -1,5 +1,7 @@
 """The data directory: whole or absent, and never outside itself."""
 
+import errno
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -47,6 +49,22 @@ def test_an_image_is_there_once_it_is_committed(files: FileStore) -> None:
     assert list(files.incoming.iterdir()) == []
     with pytest.raises(ImageUnknown, match=first.id):
         files.delete_image(first.id)
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS])
+def test_a_deletion_needs_no_room_and_is_no_lie(files: FileStore, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
+    image = add_image(files)
+
+    def refused(*_: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(Path, "rename", refused)
+    if reason == errno.ENOSPC:
+        files.delete_image(image.id)
+        assert files.list_images() == []
+    else:
+        with pytest.raises(OSError, match="Read-only"):
+            files.delete_image(image.id)
 
 
 def test_a_stray_file_among_the_images_is_none(files: FileStore) -> None:
