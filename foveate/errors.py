@@ -57,7 +57,7 @@ class OptionInvalid(InputError):
 
 
 class OutputExists(InputError):
-    """The output directory is already there."""
+    """The output is already there, or another process is making it."""
 
     code = "output-exists"
 
