@@ -20,7 +20,15 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from redis.retry import Retry
 
-from foveate.errors import Conflict, DiskFull, EngineMissing, ServiceUnreachable, Unexpected, disk_errors
+from foveate.errors import (
+    Conflict,
+    DiskFull,
+    EngineMissing,
+    Interrupted,
+    ServiceUnreachable,
+    Unexpected,
+    disk_errors,
+)
 from jobs.ballast import Ballast, is_full
 from jobs.files import make_directory
 from jobs.lifeline import die_with_parent
@@ -77,15 +85,24 @@ class EmbeddedValkey:
     """One Valkey server of our own: every write on disk before it is answered, a unix socket instead of a port.
 
     Start it from the main thread: it gets SIGTERM from the kernel when the thread that started it ends. `run_dir`
-    holds the socket (its path is limited to some 100 bytes); by default a new directory below /tmp.
+    holds the socket (its path is limited to some 100 bytes); by default a new directory below /tmp. A start, which may
+    take a minute, is broken off once `stopping` says so.
     """
 
-    def __init__(self, data: Path, *, run_dir: Path | None = None, ballast: Ballast | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        run_dir: Path | None = None,
+        ballast: Ballast | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._directory = data.resolve() / "valkey"
         self._ballast = ballast or Ballast(self._directory / "ballast")
         self._restart_at = 0.0
         self._ready_since = math.inf
         self._early_deaths = 0
+        self._stopping = stopping
         self._run_dir, self._own_run_dir = run_dir, run_dir is None
         self._lock: int | None = None
         self._server: subprocess.Popen[bytes] | None = None
@@ -108,7 +125,7 @@ class EmbeddedValkey:
     def start(self) -> None:
         """Start the server, again if it has died, and wait until it answers.
 
-        Conflict if the directory is taken, DiskFull or Unexpected if it does not start.
+        Conflict if the directory is taken, DiskFull or Unexpected if it does not start, Interrupted if broken off.
         """
         if self.pid is not None:
             return
@@ -148,6 +165,8 @@ class EmbeddedValkey:
             return
         try:
             self.start()
+        except Interrupted:
+            return
         except (DiskFull, Unexpected) as error:
             say(error.message)
             self._bury(say)
@@ -238,7 +257,7 @@ class EmbeddedValkey:
         client: Redis = Redis(unix_socket_path=str(self._socket), socket_timeout=1.0, retry=Retry(NoBackoff(), 0))
         deadline = time.monotonic() + _START_SECONDS
         try:
-            while self._server.poll() is None and time.monotonic() < deadline:
+            while self._server.poll() is None and time.monotonic() < deadline and not self._stopping():
                 try:
                     client.ping()
                     return
@@ -246,6 +265,8 @@ class EmbeddedValkey:
                     time.sleep(0.02)
         finally:
             client.close()
+        if self._stopping():
+            raise Interrupted("interrupted while Valkey started", hint="run the same command again to go on")
         if is_full(self._directory):
             raise DiskFull(
                 f"Valkey cannot start: the disk of {self._directory} is full",

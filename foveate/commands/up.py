@@ -44,7 +44,10 @@ def up(
     place = (data or settings[0].data).expanduser().resolve()
     stopping = threading.Event()
     end_on_signals(stopping)
-    with closing(_listening(port)) as bound, resolve("jobs.valkey:EmbeddedValkey")(place) as valkey:
+    with (
+        closing(_listening(port)) as bound,
+        resolve("jobs.valkey:EmbeddedValkey")(place, stopping=stopping.is_set) as valkey,
+    ):
         url = f"http://{_HOST}:{bound.getsockname()[1]}"
         supervisor = _supervisor(bound, workers, place, valkey.url, stopping)
         keep_valkey = partial(valkey.tend, _say)

@@ -163,6 +163,23 @@ def test_end_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
         assert alive == []
 
 
+def test_ctrl_c_is_heard_while_valkey_starts(tmp_path: Path) -> None:
+    """It may take a minute to read a long log."""
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    code = (
+        "import sys, pathlib; from jobs import valkey; from foveate.cli import main\n"
+        f"valkey._binary = lambda: pathlib.Path({str(silent)!r}); main()"
+    )
+    words = [sys.executable, "-c", code, "up", "--port", "0", "--data", str(tmp_path / "data")]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: any("sleep" in found.name() for found in family(process.pid)))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said.splitlines()[0]) == (1, "error: interrupted while Valkey started")
+
+
 def test_a_setting_that_a_role_would_refuse_is_said_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
