@@ -49,8 +49,11 @@ class Client:
     """
 
     def __init__(self, url: str, api_key: str | None = None, *, timeout: float = 60.0) -> None:
-        """`timeout` in seconds bounds each silence of the service, not a whole transfer."""
-        headers = {b"Authorization": f"Bearer {api_key}".encode()} if api_key else {}
+        """`timeout` in seconds bounds each silence of the service, not a whole transfer.
+
+        OptionInvalid for a key that no header can hold.
+        """
+        headers = {b"Authorization": b"Bearer " + _header_value("the API key", api_key)} if api_key else {}
         self._url = url.rstrip("/")
         self._answered = False
         try:
@@ -110,7 +113,7 @@ class Client:
             given = SegmentOptions.model_validate(options).model_dump(mode="json", exclude_unset=True)
         except ValidationError as error:
             raise option_error(error, "see the fields of foveate.schema.SegmentOptions") from error
-        headers = {b"Idempotency-Key": (idempotency_key or secrets.token_hex(16)).encode()}
+        headers = {b"Idempotency-Key": _header_value("idempotency_key", idempotency_key or secrets.token_hex(16))}
         body = {"inputs": {"image": image_id, **given}}
         return self._patiently(
             lambda: self._read(
@@ -310,6 +313,14 @@ def _read_chunks(path: Path, size: int, on_progress: Callable[[float], None] | N
 
 def _state(health: Any) -> str:
     return str(health["status"])
+
+
+def _header_value(what: str, text: str) -> bytes:
+    """`text` for a header; it is in no message, for it may be secret."""
+    if text != text.strip() or any(character < " " or character == "\x7f" for character in text):
+        hint = "set it anew; a file from which it was read may end in a line break"
+        raise OptionInvalid(f"{what} holds a line break, a control character, or blanks around it", hint=hint)
+    return text.encode()
 
 
 def _segment(name: str) -> str:

@@ -270,6 +270,17 @@ def test_a_key_may_have_any_characters(flaky: Flaky) -> None:
     assert headers["idempotency-key"].encode("latin-1").decode() == "schlüssel"
 
 
+@pytest.mark.parametrize("secret", ["secret\r", "secret\n", "sec\0ret", "secret ", "secret\x7f"])
+def test_a_key_that_no_header_holds_is_refused_and_not_told(
+    flaky: Flaky, secret: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["jobs", "list", "--server", flaky.url, "--api-key", secret]) == 2
+    said = capsys.readouterr().err
+    assert "the API key holds" in said and "sec" not in said
+    with Client(flaky.url) as client, pytest.raises(OptionInvalid, match="idempotency_key holds"):
+        client.submit("image", idempotency_key=secret)
+
+
 def test_an_image_that_may_not_be_read_is_named(flaky: Flaky, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> Iterator[bytes]:
         raise PermissionError(13, os.strerror(13))
