@@ -126,14 +126,20 @@ def _interruptible(submissions: list[Submission]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        jobs = [entry.jobID for entry in submissions if entry.jobID is not None]
+        jobs = {entry.jobID: JobState(entry.status) for entry in submissions if entry.jobID is not None}
         if not jobs:
             raise
-        name = jobs[0] if len(jobs) == 1 else "ID"
-        raise Interrupted(
-            f"interrupted; the service goes on with job {', '.join(jobs)}",
-            hint=f"`foveate jobs fetch {name}` gets its results once it is done, `foveate jobs cancel {name}` ends it",
-        ) from interrupt
+        # Of these alone: to cancel a job that has ended removes its results.
+        going = [job for job, state in jobs.items() if not state.terminal]
+        named = going or list(jobs)
+        name = named[0] if len(named) == 1 else "ID"
+        if going:
+            message = f"interrupted; the service goes on with job {', '.join(going)}"
+            hint = f"`foveate jobs fetch {name}` gets its results once it is done, `foveate jobs cancel {name}` ends it"
+        else:
+            message = f"interrupted; job {', '.join(named)} has ended"
+            hint = f"`foveate jobs fetch {name}` gets its results"
+        raise Interrupted(message, hint=hint) from interrupt
 
 
 def _planned(images: list[Path], out: Path | None) -> list[Submission]:

@@ -46,6 +46,8 @@ class Flaky(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Flaky)
         self.cuts: dict[str, int] = {}
         self.ranges = True
+        self.states = ["successful"]
+        """Of the jobs that are started; the last one is that of all further ones, too."""
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.names: list[str] = []
 
@@ -97,7 +99,12 @@ class _Flaky(http.server.BaseHTTPRequestHandler):
         link = {"href": "http://x/jobs/job/results/mask.tif", "type": "image/tiff", "title": "mask.tif"}
         if path == "/jobs/job/results":
             return {"mask": {**link, "length": len(MASK), "sha256": digest}}
-        return IMAGE if path == "/images" else {"jobID": "job", "status": "successful"}
+        if path == "/images":
+            return IMAGE
+        states = cast("Flaky", self.server).states
+        number = len(states)
+        state = states.pop(0) if path.endswith("/execution") and number > 1 else states[0]
+        return {"jobID": "job" if number == 1 else f"job-{number}", "status": state}
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -225,11 +232,18 @@ def test_ctrl_c_names_the_job_and_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Client, "wait", interrupted)
-    assert run(["submit", str(image), "--server", flaky.url, "--wait", "--json"]) == 1
+    flaky.states = ["successful", "running"]
+    assert run(["submit", str(image), str(image), "--server", flaky.url, "--wait", "--json"]) == 1
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["error"]["code"] == "interrupted"
+    error = json.loads(printed.out)["error"]
+    assert (error["code"], error["message"]) == ("interrupted", "interrupted; the service goes on with job job")
     assert "`foveate jobs fetch job`" in printed.err.splitlines()[-1]
     assert "`foveate jobs cancel job`" in printed.err.splitlines()[-1]
+    flaky.states = ["successful"]
+    assert run(["submit", str(image), "--server", flaky.url, "--wait"]) == 1
+    assert capsys.readouterr().err.endswith(
+        "error: interrupted; job job has ended\nhint: `foveate jobs fetch job` gets its results\n"
+    )
 
 
 def test_a_file_in_the_way_is_said_and_the_table_is_printed(
