@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: a temporary name, fsync, one rename; and what tells that they are whole."""
+"""Files that are there whole or not at all: a temporary name, fsync, one rename."""
 
 import json
 import os
@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import imagecodecs
 
 from foveate.errors import NO_ROOM, DiskFull
 
@@ -42,11 +40,6 @@ def write_json(path: Path, content: Any) -> None:
     with whole_file(path) as partial:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
-
-
-def crc32(part: Any, before: int = 0) -> int:
-    """The CRC-32 of these bytes after others of that sum: zlib's, which takes five times as long to find it."""
-    return int(imagecodecs.deflate_crc32(part, before))
 
 
 def disk_full(path: Path, reason: str) -> DiskFull:

@@ -2,26 +2,26 @@
 
     canvas/
       configuration.json     what was asked; another configuration never shares the directory
-      plan.npz               the plan, complete before any patch is read
+      plan.zip               the plan, complete before any patch is read
       sums/R-C.Y-X.npy       open sums of block (R, C) over a seam that stays open, where its windows reach; gone when
                              all of its seams are closed
-      blocks/R-C.labels.npz  labels of the block's interior, damage, counts, and checksums of its open sums; its
+      blocks/R-C.labels.zip  labels of the block's interior, damage, counts, and checksums of its open sums; its
                              existence is the commit
-      seams/Y-X.npz          labels of a closed seam
-      roots/R-C.npz          refined coverage: the coarse pass's scores of row R from root C on
+      seams/Y-X.zip          labels of a closed seam
+      roots/R-C.zip          refined coverage: the coarse pass's scores of row R from root C on
       converted.tif, .json   a tiled copy, or the levels that the file lacks, where it needs them (`raster.convert`)
       thumbnail.*            what the first look saw, for making the plan
 
-All but the thumbnail, which nothing goes on from, is written under a temporary name and renamed. Zip members carry
-checksums that reading verifies; open sums, which are most of what is written, lie as they are in memory, and are
-verified once, when a job is taken up again. What fails (after a power failure, since nothing waits for the disk here)
-counts as not committed. Files are immutable, so two attempts that race write the same bytes.
+All but the thumbnail, which nothing goes on from, is written under a temporary name and renamed. Zips hold arrays as
+numpy writes them, packed by Zstandard, with checksums that reading verifies. Open sums, which are most of what is
+written, lie as they are in memory, and are verified once, when a job is taken up again. What fails (after a power
+failure, since nothing waits for the disk here) counts as not committed. Files are immutable, so two attempts that race
+write the same bytes.
 """
 
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -35,13 +35,15 @@ from model.finishing import Layers
 from model.tree import Node
 from raster.geometry import Region
 from raster.grid import Block
-from raster.whole_file import crc32, whole_file
+from raster.packing import crc32, packed, unpacked
+from raster.whole_file import whole_file
 from worker.placement import Piece
 
 Arrays = dict[str, NDArray[Any]]
 
 _SHAPE = "="
 """Between the name and the shape of an array that is the same everywhere."""
+_PACKED = ".npy.zst"
 _SLAB_ROWS = 64
 """Of open sums that are written at once: what is copied, summed up and written fits a processor's cache."""
 _PART_BYTES = 1 << 20
@@ -117,11 +119,10 @@ class Canvas:
                 partial.write_text(json.dumps(configuration, indent=1, sort_keys=True))
 
     def save_plan(self, arrays: Arrays) -> None:
-        with whole_file(self.directory / "plan.npz", durable=False) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        _save(self._plan, arrays)
 
     def load_plan(self) -> Arrays | None:
-        return _load(self.directory / "plan.npz")
+        return _load(self._plan)
 
     def commit_sums(self, block: Block, seam: str, sums: NDArray[np.float32]) -> SeamShare | None:
         """Keep the block's open sums (K + 1, height, width) over one seam, where its windows (the last channel) reach.
@@ -175,8 +176,7 @@ class Canvas:
         arrays |= {
             f"{piece}/{name}": layer for piece, layers in record.pieces.items() for name, layer in layers.items()
         }
-        with whole_file(self._labels(block), durable=False) as partial:
-            _save(partial, arrays)
+        _save(self._labels(block), arrays)
 
     def block(self, block: Block) -> BlockRecord | None:
         """What the block committed; None: nothing yet, or nothing that still passes its checksums."""
@@ -202,16 +202,10 @@ class Canvas:
         )
 
     def commit_roots(self, first: Node, found: RootScores) -> None:
-        """Keep those of a stretch of a row from the root `first` on. Uncompressed: noise hardly shrinks."""
+        """Keep those of a stretch of a row from the root `first` on."""
         self._roots(first).parent.mkdir(exist_ok=True)
-        with whole_file(self._roots(first), durable=False) as partial, partial.open("wb") as file:
-            np.savez(
-                file,
-                columns=found.columns,
-                scores=found.scores,
-                damaged=_rows(found.damaged),
-                decoded=np.array(found.pixels_decoded),
-            )
+        kept: Arrays = {"columns": found.columns, "scores": found.scores, "damaged": _rows(found.damaged)}
+        _save(self._roots(first), kept | {"decoded": np.array(found.pixels_decoded)})
 
     def roots(self, first: Node) -> RootScores | None:
         """What was kept of the coarse pass from a root on; None: not yet, or not whole."""
@@ -221,8 +215,7 @@ class Canvas:
         return RootScores(arrays["columns"], arrays["scores"], _regions(arrays["damaged"]), int(arrays["decoded"]))
 
     def commit_seam(self, piece: Piece, layers: Layers, tally: Tally) -> None:
-        with whole_file(self._seam(piece), durable=False) as partial:
-            _save(partial, {"tally": tally.array, **layers})
+        _save(self._seam(piece), {"tally": tally.array, **layers})
 
     def seam(self, piece: Piece) -> tuple[Layers, Tally] | None:
         """A closed seam's layers and tally; None: still open."""
@@ -232,17 +225,21 @@ class Canvas:
         tally = Tally(*map(int, arrays.pop("tally")))
         return arrays, tally
 
+    @property
+    def _plan(self) -> Path:
+        return self.directory / "plan.zip"
+
     def _roots(self, first: Node) -> Path:
-        return self.directory / "roots" / f"{first.row:05d}-{first.column:05d}.npz"
+        return self.directory / "roots" / f"{first.row:05d}-{first.column:05d}.zip"
 
     def _sums(self, block: Block, seam: str) -> Path:
         return self.directory / "sums" / f"{block.name}.{seam}.npy"
 
     def _labels(self, block: Block) -> Path:
-        return self.directory / "blocks" / f"{block.name}.labels.npz"
+        return self.directory / "blocks" / f"{block.name}.labels.zip"
 
     def _seam(self, piece: Piece) -> Path:
-        return self.directory / "seams" / f"{piece.name}.npz"
+        return self.directory / "seams" / f"{piece.name}.zip"
 
 
 def _rows(regions: frozenset[Region]) -> NDArray[np.int64]:
@@ -254,33 +251,39 @@ def _regions(rows: NDArray[np.int64]) -> frozenset[Region]:
 
 
 def _save(path: Path, arrays: Arrays) -> None:
-    """As numpy does, at the least effort: three times as fast, half as large again.
+    """One member each; numpy's own compression takes four times as long, and leaves half as much again.
 
     Of an array that is the same everywhere, as of a piece without data, its one value is kept, and its shape in its
     name.
     """
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with whole_file(path, durable=False) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, array in arrays.items():
             if array.ndim > 1 and array.size and array.flat[0] == array.flat[-1] and (array == array.flat[0]).all():
                 name, array = f"{name}{_SHAPE}{'x'.join(map(str, array.shape))}", array.flat[0]  # noqa: PLW2901
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
+            archive.writestr(f"{name}{_PACKED}", packed(content.getbuffer()))
 
 
 def _load(path: Path, prefix: str = "") -> Arrays | None:
     """The arrays whose names begin with `prefix`; None: the file is not there, or they fail their checksums."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(_named(name, archive[name]) for name in archive.files if name.startswith(prefix))
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.startswith(prefix)]
+            return dict(_named(name, _array(archive.read(name))) for name in names)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError):
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
         return None
+
+
+def _array(content: bytes) -> NDArray[Any]:
+    return np.lib.format.read_array(io.BytesIO(unpacked(content)), allow_pickle=False)
 
 
 def _named(name: str, array: NDArray[Any]) -> tuple[str, NDArray[Any]]:
     """An array of a file as `_save` was given it."""
-    name, _, shape = name.partition(_SHAPE)
+    name, _, shape = name.removesuffix(_PACKED).partition(_SHAPE)
     return name, np.full([int(side) for side in shape.split("x")], array) if shape else array
 
 

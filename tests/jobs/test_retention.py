@@ -41,7 +41,7 @@ def test_abandoned_work_goes_and_the_rest_stays(store: JobStore, files: FileStor
         if digest != "fresh":
             age(files.canvases / f"{digest}.lock", long_ago)
             age(files.canvases / digest, long_ago)
-    (files.canvases / "killed" / "blocks" / "0-0.labels.npz").touch()  # a worker that never let go
+    (files.canvases / "killed" / "blocks" / "0-0.labels.zip").touch()  # a worker that never let go
     with files.held_canvas("held"):
         age(files.canvases / "held.lock", long_ago)
         Retention(store, files, None).sweep()

@@ -161,7 +161,7 @@ def test_a_job_that_was_cut_off_goes_on_to_the_same_mask(bundles, tmp_path, stop
     cut = spec_for(image, bundles["explicit"], tmp_path / "cut", block=3, batch=2)
     with pytest.raises(KeyboardInterrupt):
         mask_of(cut, stop_after=stop_after)
-    kept = {path: path.stat().st_mtime_ns for path in cut.canvas.glob("blocks/*.labels.npz")}
+    kept = {path: path.stat().st_mtime_ns for path in cut.canvas.glob("blocks/*.labels.zip")}
     assert (mask_of(cut) == whole).all()
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
 
@@ -170,7 +170,7 @@ def test_a_damaged_committed_file_is_computed_again(bundles, tmp_path):
     image = write_image(tmp_path / "i.tif", noise(300, 280))
     spec = spec_for(image, bundles["explicit"], tmp_path, block=3)
     whole = mask_of(spec)
-    for path in (*spec.canvas.glob("blocks/*.labels.npz"), *spec.canvas.glob("seams/*.npz")):
+    for path in (*spec.canvas.glob("blocks/*.labels.zip"), *spec.canvas.glob("seams/*.zip")):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(content)
@@ -192,7 +192,7 @@ def test_a_block_that_lost_its_share_of_an_open_seam_is_computed_again(bundles, 
     cut = spec_for(image, bundles["explicit"], tmp_path / "cut", block=3, batch=2)
     with pytest.raises(KeyboardInterrupt):
         mask_of(cut, stop_after=40)
-    kept = {path: path.stat().st_mtime_ns for path in cut.canvas.glob("blocks/*.labels.npz")}
+    kept = {path: path.stat().st_mtime_ns for path in cut.canvas.glob("blocks/*.labels.zip")}
     shares = sorted(cut.canvas.glob("sums/*.npy"))
     hurt(shares[len(shares) // 2])
     assert (mask_of(cut) == whole).all()
@@ -204,7 +204,7 @@ def test_a_seam_that_is_damaged_after_its_sums_were_dropped_is_computed_again(bu
     spec = spec_for(image, bundles["explicit"], tmp_path, block=3)
     whole = mask_of(spec)
     assert not any(spec.canvas.glob("sums/*"))
-    for path in spec.canvas.glob("seams/*.npz"):
+    for path in spec.canvas.glob("seams/*.zip"):
         _flip(path)
     assert (mask_of(spec) == whole).all()
 
@@ -225,7 +225,7 @@ def test_a_job_killed_between_a_seam_and_the_block_that_closed_it_goes_on_to_the
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Canvas, "commit_block", killed)
         mask_of(cut)
-    assert any(cut.canvas.glob("seams/*.npz"))
+    assert any(cut.canvas.glob("seams/*.zip"))
     assert (mask_of(cut) == whole).all()
 
 

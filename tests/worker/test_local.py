@@ -61,7 +61,7 @@ def finished(process: "subprocess.Popen[str]") -> str:
 
 def committed(out: Path) -> dict[str, int]:
     """When each block was committed."""
-    blocks = (out.with_name(out.name + ".partial") / "canvas" / "blocks").glob("[0-9]*.labels.npz")
+    blocks = (out.with_name(out.name + ".partial") / "canvas" / "blocks").glob("[0-9]*.labels.zip")
     return {path.name: path.stat().st_mtime_ns for path in blocks}
 
 

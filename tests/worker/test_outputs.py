@@ -103,7 +103,7 @@ def test_taken_up_again_every_file_is_the_same(bundle, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(cut, stop, lambda: False)
-    kept = len(list(cut.canvas.glob("blocks/*.labels.npz")))
+    kept = len(list(cut.canvas.glob("blocks/*.labels.zip")))
     assert kept > 3
     shutil.rmtree(cut.out)
     assert made(cut)[1] == whole

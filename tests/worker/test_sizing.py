@@ -121,7 +121,7 @@ def test_a_job_that_goes_on_keeps_the_batch_that_was_found(bundles, image, tmp_p
     manifest, wanted = ran(whole, Accelerator(loaded, CPU), monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         ran(cut, Accelerator(loaded, CPU), monkeypatch, stop_after=20)
-    assert any(cut.canvas.glob("blocks/*.labels.npz"))
+    assert any(cut.canvas.glob("blocks/*.labels.zip"))
     assert not (cut.out / "mask.tif").exists()
     again = Accelerator(loaded, CPU)
     again.gaining = False
