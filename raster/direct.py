@@ -99,12 +99,18 @@ class DirectImage:
         return True
 
     def _blank(self, level: int, index: int, region: Region) -> Pixels:
-        """`region` as it is where the file stores no tile, such as `index`: everywhere one pixel of the reference's."""
+        """`region` as it is where the file stores no tile, such as `index`: everywhere one pixel of the reference's.
+
+        But for a mask, which is stored apart: it may well show data that are all zeros.
+        """
         if level not in self._blanks:
             tile = self._pages[level].place(index)
             self._blanks[level] = self._reference.read(level, Region(tile.x, tile.y, 1, 1))
         pixel = self._blanks[level]
-        valid = None if pixel.valid is None else _spread(pixel.valid, region.size)
+        if self._info.validity == "mask":
+            valid = self._reference.read_valid(level, region)
+        else:
+            valid = None if pixel.valid is None else _spread(pixel.valid, region.size)
         return Pixels(_spread(pixel.values, region.size), valid, decoded=0)
 
     def _decoded(self, level: int, index: int, wanted: Region) -> NDArray[Any]:

@@ -146,6 +146,24 @@ def test_tiles_that_a_sparse_file_lacks_are_what_gdal_says(tmp_path: Path) -> No
     reference.close()
 
 
+def test_a_mask_tells_data_from_none_where_a_sparse_file_lacks_tiles(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tif"
+    settings = {"driver": "GTiff", "dtype": "uint8", "count": 3, "sparse_ok": True, "compress": "lzw"}
+    valid = np.zeros((400, 500), bool)
+    valid[:64, :128] = True
+    valid[200:, 250:] = True  # black, and data
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"),
+        rasterio.open(path, "w", width=500, height=400, **settings, **UTM, **TILED) as file,
+    ):
+        file.write(np.moveaxis(smooth(64, 128), 2, 0), window=rasterio.windows.Window(0, 0, 128, 64))
+        file.write_mask(valid)
+    with closing(open_image(ImageRef(path))) as image:
+        assert (image.info.reader, image.info.validity) == ("direct", "mask")
+        for region in (Region(0, 300, 60, 60), Region(300, 300, 60, 60), Region(0, 0, 500, 400)):
+            np.testing.assert_array_equal(image.read(0, region).valid, valid[region.slices()])
+
+
 def test_what_a_sparse_file_lacks_is_decoded_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "sparse.tif"
     settings = {"driver": "GTiff", "dtype": "uint8", "count": 3, "nodata": 0, "sparse_ok": True, "compress": "lzw"}
