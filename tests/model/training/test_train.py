@@ -8,23 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from foveate.cli import run
 from foveate.errors import OptionInvalid
-from foveate.schema import NetworkCard
 from model.bundle import load_bundle, load_networks, verify_bundle
-from model.experiment import read_experiment
-from model.networks import build
-from model.training.config import QUARTERED, TrainConfig, parse_config
+from model.training.config import TrainConfig
 from model.training.fit_foveation import fit_foveation, foveation_summary
-from model.training.joint import output_stride
 from model.training.measure import Measured
 from model.training.train import train
 from tests.model.training.recipes import joint_recipe, staged_recipe, write_pictures, write_yaml
@@ -241,87 +235,6 @@ def test_f_theta_learns_to_choose_what_raises_the_mean_iou(folder: Path) -> None
     assert isinstance(fixed, list) and isinstance(mode, float) and mode > 0.8 > max(fixed)
 
 
-@pytest.mark.parametrize(
-    ("place", "change", "named"),
-    [
-        (("training", "network"), {"fov_shares": [1.0]}, "fov_shares"),
-        (("training", "network"), {"fov_shares": [0.5, 0.4]}, "add up to 0.9"),
-        (("training", "network"), {"steps": 0}, "training.staged.network.steps"),
-        (("training", "network"), {"stpes": 4}, "training.staged.network.stpes"),
-        (("bundle",), {"mapping": "implicit"}, "explicit"),
-        (("bundle",), {"policy": "mean"}, "policy 'mean' mixes fields of view"),
-        (("bundle",), {"policy": "fixed:3"}, "the bundle has 2 fields of view"),
-        (("bundle",), {"foveation": None}, "foveation"),
-    ],
-)
-def test_a_wrong_recipe_is_refused_by_field(
-    folder: Path, place: tuple[str, ...], change: dict[str, Any], named: str
-) -> None:
-    entries = staged_recipe(folder)
-    section = entries
-    for name in place:
-        section = section[name]
-    section |= change
-    with pytest.raises(OptionInvalid, match=re.escape(named)):
-        parse_config(entries, "recipe.yaml")
-
-
-@pytest.mark.parametrize("entries", [joint_recipe, staged_recipe])
-def test_a_patch_whose_quarter_is_no_whole_number_is_refused(folder: Path, entries: Callable[..., Any]) -> None:
-    """Labels and output would disagree in size once an update takes both, after all images were looked at."""
-    recipe = entries(folder)
-    recipe["bundle"] |= {"patch_size": 70, "fovs": [70, 140]}
-    recipe["bundle"]["network"]["architecture"] = "hrnet_w18"
-    with pytest.raises(OptionInvalid, match=r"patch_size 70: .* choose 68 or 72"):
-        parse_config(recipe, "recipe.yaml")
-    recipe["bundle"] |= {"patch_size": 72, "fovs": [72, 144]}
-    assert parse_config(recipe, "recipe.yaml")
-    recipe["bundle"] |= {"patch_size": 70, "fovs": [70, 140]}
-    recipe["bundle"]["network"]["architecture"] = "fcn"
-    assert parse_config(recipe, "recipe.yaml")
-
-
-def test_networks_that_learn_on_a_quarter_are_known() -> None:
-    for name in build._OURS:
-        card = NetworkCard(library="foveate", architecture=name, in_channels=3)
-        with torch.device("meta"):
-            stride = output_stride(build.build_network(card, 2), 3, 64)
-        assert stride == (4 if name in QUARTERED else 1), name
-
-
-@pytest.mark.parametrize("text", ["a: [", "- 1", ""])
-def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(text)
-    with pytest.raises(OptionInvalid, match=r"recipe\.yaml"):
-        read_experiment(path)
-
-
-def _experiment(folder: Path) -> dict[str, Any]:
-    recipe = {key: value for key, value in staged_recipe(folder).items() if key != "run"}
-    return {"name": "first", "runs": "runs/first", "recipe": recipe, "models": {"one": {}, "two": {"seed": 2}}}
-
-
-def test_an_experiment_is_changed_by_what_is_laid_over_it(folder: Path) -> None:
-    write_yaml(folder / "first.yaml", _experiment(folder))
-    changes = {"base": "first.yaml", "runs": "runs/second", "recipe": {"seed": 7}}
-    one, two = read_experiment(write_yaml(folder / "second.yaml", changes)).runs
-    assert (one.config.seed, two.config.seed) == (7, 2)
-    assert one.config.run == Path("runs/second/all/one")
-    before = read_experiment(folder / "first.yaml").runs[0].config
-    assert one.config.model_copy(update={"seed": before.seed, "run": before.run}) == before
-    [alone] = read_experiment(write_yaml(folder / "third.yaml", changes | {"models": {"one": None}})).runs
-    assert (alone.model, alone.config.seed) == ("two", 2)
-
-
-def test_a_base_that_is_no_experiment_is_refused_with_both_names(folder: Path) -> None:
-    write_yaml(folder / "recipe.yaml", staged_recipe(folder))
-    for base in ("recipe.yaml", "second.yaml"):
-        path = write_yaml(folder / "second.yaml", {"base": base, "recipe": {"seed": 7}})
-        with pytest.raises(OptionInvalid, match=rf"second\.yaml: base: .*{re.escape(base)}"):
-            read_experiment(path)
-
-
 def test_a_missing_recipe_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml" in capsys.readouterr().err
@@ -333,69 +246,3 @@ def test_an_error_in_a_loader_process_arrives_as_it_was(folder: Path, capsys: py
     assert run(["train", str(write_yaml(folder / "recipe.yaml", entries))]) == 2
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err and captured.err.startswith("error: ")
-
-
-def test_the_shipped_recipes_can_be_read() -> None:
-    for path in ROOT.glob("bundles/*/training.yaml"):
-        [found] = read_experiment(path).runs
-        assert found.model == yaml.safe_load(path.read_text())["bundle"]["name"] == path.parent.name
-
-
-def test_a_net_that_saw_everything_carries_the_scores_of_nets_that_did_not(folder: Path) -> None:
-    entries = staged_recipe(folder)
-    entries["data"]["train"] += entries["data"].pop("test")
-    entries["training"]["network"] |= {"steps": 2}
-    path = write_yaml(folder / "recipe.yaml", entries)
-    with pytest.raises(OptionInvalid, match=r"data\.test is empty"):
-        train(path)
-
-    entries["scores"] = {"evaluation": str(folder / "scores.json"), "model": "scale"}
-    write_yaml(path, entries)
-    with pytest.raises(OptionInvalid, match=r"scores\.json"):
-        train(path)
-    assert not (folder / "run").exists()
-
-    score = {
-        "miou": 0.51,
-        "iou": {"red": 0.5, "blue": 0.52},
-        "accuracy": 0.7,
-        "patches_by_fov": [3, 1],
-        "confusion": [],
-    }
-    found = {"models": {"scale mode": score, "other mode": score | {"miou": 0.9}}, "settings": {"overlap": 0.25}}
-    (folder / "scores.json").write_text(json.dumps(found | {"missing": ["b/scale"]}))
-    for model in ("scale", None):
-        entries["scores"]["model"] = model
-        with pytest.raises(OptionInvalid, match="not all"):
-            train(write_yaml(path, entries))
-    entries["scores"]["model"] = "scale"
-
-    point = {"threshold": None, "share": 0.5, "seconds": 1.0, "miou": 0.6, "interval": [-0.1, 0.1]}
-    refined = point | {"coverage": "refined", "signal": "entropy, learning"}
-    curve = [
-        point | {"coverage": "planned", "signal": "gradient", "detail": 0.5, "to_best_fixed": 0.0},
-        refined | {"detail": 0.4, "to_best_fixed": -0.002, "threshold": 1.5},
-        refined | {"detail": 0.8, "to_best_fixed": 0.01, "threshold": 1.0, "interval": [0.001, 0.02]},
-    ]
-    entries["scores"]["coverage"] = "refined"
-    write_yaml(path, entries)
-    (folder / "scores.json").write_text(json.dumps(found | {"missing": [], "coverage": {"scale": curve}}))
-    [trained] = train(path)
-    coverage = trained.bundle.card.coverage
-    assert (coverage.default, coverage.detail, coverage.planning) == ("refined", 0.8, "gradient")
-    assert [point.detail for point in coverage.curve] == [0.5, 0.4, 0.8]
-    assert trained.scores["policies"]["mode"]["miou"] == 0.51 and "confusion" not in trained.scores["policies"]["mode"]
-    assert set(trained.scores["policies"]) == {"mode"}
-    assert "**51.0**" in (folder / "bundle/README.md").read_text()
-
-    entries["scores"]["coverage"] = "dense"
-    write_yaml(path, entries)
-    found["models"]["scale mode"]["miou"] = 0.62
-    (folder / "scores.json").write_text(json.dumps(found | {"missing": [], "coverage": {"scale": curve}}))
-    [trained] = train(path)  # what is shipped follows its recipe and its scores, without training
-    assert trained.bundle.card.coverage.default == "dense" and trained.scores["policies"]["mode"]["miou"] == 0.62
-    assert "**62.0**" in (folder / "bundle/README.md").read_text()
-    assert (folder / "bundle/training.yaml").read_text() == path.read_text()
-    written = (folder / "bundle/bundle.json").stat().st_mtime_ns
-    train(path)
-    assert (folder / "bundle/bundle.json").stat().st_mtime_ns == written
