@@ -56,8 +56,6 @@ REFINED = "entropy, learning"
 """The signal of refined coverage; "entropy" alone, which learns nothing, is a control."""
 _SEED = 304
 
-Report = Callable[[float], None]
-
 
 @dataclass(frozen=True)
 class Point:
@@ -131,7 +129,7 @@ def subjects(scoring: Scoring) -> dict[str, list[Entry]]:
 
 
 def measure(
-    entries: Sequence[Entry], scoring: Scoring, device: torch.device, directory: Path, report: Report
+    entries: Sequence[Entry], scoring: Scoring, device: torch.device, directory: Path, report: Callable[[float], None]
 ) -> CoveragePoints:
     """All points of one network over the images of its folds; `directory` as in `prepare`."""
     images = prepare(entries, scoring, device, directory, lambda share: report(0.5 * share))
@@ -144,7 +142,7 @@ def measure(
 
 
 def prepare(
-    entries: Sequence[Entry], scoring: Scoring, device: torch.device, directory: Path, report: Report
+    entries: Sequence[Entry], scoring: Scoring, device: torch.device, directory: Path, report: Callable[[float], None]
 ) -> list[CoveredImage]:
     """The images of one network's folds.
 
@@ -188,7 +186,7 @@ def _digest_of_weights(directory: Path, sha256: str) -> bytes:
 
 
 def _prepared(
-    entry: Entry, pair: Pair, predictor: Predictor, scoring: Scoring, folder: Path, report: Report
+    entry: Entry, pair: Pair, predictor: Predictor, scoring: Scoring, folder: Path, report: Callable[[float], None]
 ) -> CoveredImage:
     card = predictor.card
     with contextlib.closing(open_labelled(pair, entry.data, card)) as image:

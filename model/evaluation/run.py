@@ -11,6 +11,7 @@ import torch
 
 from foveate.errors import OptionInvalid
 from foveate.localfiles import check_unasked
+from foveate.progress import Report
 from model.bundle import load_bundle, store_coverage
 from model.cells import thumbnail_step
 from model.datasets.labelled import open_labelled
@@ -33,8 +34,6 @@ from raster.geometry import Size
 from raster.grid import make_lattice
 
 __all__ = ["Evaluation", "evaluate"]
-
-Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
