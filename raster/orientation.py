@@ -9,8 +9,6 @@ from foveate.schema import ImageInfo, LevelInfo
 from raster.geometry import Region
 from raster.image import Pixels, RasterImage
 
-UPRIGHT = 1
-
 
 def upright(image: RasterImage, orientation: int) -> RasterImage:
     """`image` as a viewer shows it; itself where the tag is 1 or nonsense."""

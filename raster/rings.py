@@ -35,9 +35,6 @@ class Rings:
         return Rings(self.corners[places], starts)
 
 
-NO_RINGS = Rings(np.empty((0, 2), np.int32), np.zeros(1, np.int64))
-
-
 def joined(parts: Sequence[Rings]) -> Rings:
     """All rings of all parts in order."""
     lengths = np.concatenate([np.diff(part.starts) for part in parts])

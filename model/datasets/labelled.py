@@ -40,7 +40,6 @@ _PIECE = 2048
 _LESS_AT_ONCE = 4.0
 """By which sides are divided where floats are made of the pixels."""
 _WHOLE = 1e-6
-_LEVEL_0 = Plane((1.0, 1.0))
 
 Classes = NDArray[np.uint8]
 
