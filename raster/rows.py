@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from foveate.errors import NO_ROOM
 from raster.whole_file import disk_full
 
-__all__ = ["Rows", "RowsOnDisk", "bands"]
+__all__ = ["Rows", "RowsOnDisk", "WatchedRows", "bands"]
 
 _BAND = 256
 
@@ -68,6 +68,25 @@ class RowsOnDisk:
             assert count, "rows that were never appended"
             raw, at = raw[count:], at + count
         return values
+
+
+class WatchedRows:
+    """The rows of another array. `watch` is called whenever some are asked for, and may raise to stop."""
+
+    def __init__(self, rows: Rows, watch: Callable[[], None]) -> None:
+        self._rows, self._watch = rows, watch
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._rows.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._rows.dtype
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        self._watch()
+        return self._rows[rows]
 
 
 def bands(height: int) -> Iterator[slice]:

@@ -9,14 +9,13 @@
                              existence is the commit
       seams/Y-X.zip          labels of a closed seam
       roots/R-C.zip          refined coverage: the coarse pass's scores of row R from root C on
-      converted.tif, .json   a tiled copy, or the levels that the file lacks, where it needs them (`raster.convert`)
-      thumbnail.*            what the first look saw, for making the plan
+      converted*.tif, .json  a tiled copy, or the levels that the file lacks, where it needs them (`raster.convert`)
 
-All but the thumbnail, which nothing goes on from, is written under a temporary name and renamed. Zips hold arrays as
-numpy writes them, packed by Zstandard, with checksums that reading verifies. Open sums, which are most of what is
-written, lie as they are in memory, and are verified once, when a job is taken up again. What fails (after a power
-failure, since nothing waits for the disk here) counts as not committed. Files are immutable, so two attempts that race
-write the same bytes.
+What the first look saw lies here too, in files without names. All else is written under a temporary name and renamed.
+Zips hold arrays as numpy writes them, packed by Zstandard, with checksums that reading verifies. Open sums, which are
+most of what is written, lie as they are in memory, and are verified once, when a job is taken up again. What fails
+(after a power failure, since nothing waits for the disk here) counts as not committed. Files are immutable, so two
+attempts that race write the same bytes.
 """
 
 import io

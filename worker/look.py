@@ -13,7 +13,7 @@ from model.cells import cell_distribution, thumbnail_step
 from model.predictor import Predictor
 from raster.geometry import Region, Size
 from raster.grid import Lattice, WorkingGrid
-from raster.rows import RowsOnDisk, bands
+from raster.rows import Rows, RowsOnDisk, WatchedRows, bands
 from raster.source import Plane, Source
 
 Step = Callable[[float], None]
@@ -28,15 +28,15 @@ class Thumbnail:
     """
 
     step: int
-    values: RowsOnDisk
-    valid: RowsOnDisk
+    values: Rows
+    valid: Rows
     fill: NDArray[Any]
     damaged: frozenset[Region]
 
 
 def take_thumbnail(source: Source, grid: WorkingGrid, card: BundleCard, scratch: Path, report: Step) -> Thumbnail:
     """Read the thumbnail in bands into files without names under `scratch`, an existing directory, which attempts may
-    share."""
+    share. `report` gets the share that is read, and 1 whenever rows of the whole are looked at, which takes a while."""
     step = thumbnail_step(card)
     size = Size(-(-grid.size.width // step), -(-grid.size.height // step))
     plane = Plane((grid.ratio[0] * step, grid.ratio[1] * step))
@@ -56,7 +56,11 @@ def take_thumbnail(source: Source, grid: WorkingGrid, card: BundleCard, scratch:
         values.append(band)
         valid.append(there)
         report(rows.stop / size.height)
-    return Thumbnail(step, values, valid, source.fill, frozenset(damaged))
+
+    def watch() -> None:
+        report(1.0)
+
+    return Thumbnail(step, WatchedRows(values, watch), WatchedRows(valid, watch), source.fill, frozenset(damaged))
 
 
 def distribution(predictor: Predictor, thumbnail: Thumbnail, lattice: Lattice) -> NDArray[np.float32]:

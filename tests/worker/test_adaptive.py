@@ -7,6 +7,7 @@ import pytest
 import rasterio
 import torch
 
+import raster.rows
 from foveate.errors import OptionInvalid
 from model.bundle import load_bundle
 from model.detail import planned_needs
@@ -20,7 +21,9 @@ from tests.model.evaluation.scenes import opened, write_pair
 from tests.shared import DATA
 from tests.worker.computed import broken_tiles, mask_of, spec_for, write_image
 from worker.assemble import Assembly
-from worker.pipeline import run
+from worker.canvas import Canvas
+from worker.job import LOOKED, prepared
+from worker.pipeline import configuration, planned, run
 
 P = 64
 
@@ -78,6 +81,20 @@ def test_progress_is_told_also_where_nothing_is_forwarded(bundles, tmp_path, cov
     blocks = json.loads((spec.out / "manifest.json").read_text())["counts"]["blocks"]
     assert blocks > 30
     assert sum(stage.startswith(("segmenting", "refining")) for stage, _ in told) >= blocks
+
+
+@pytest.mark.parametrize("coverage", ["dense", "planned"])
+def test_progress_is_told_while_the_plan_is_made(bundles, tmp_path, monkeypatch, coverage):
+    """Of 100 gigapixels F_theta looks at the thumbnail for longer than a lease lasts."""
+    monkeypatch.setattr(raster.rows, "_BAND", 4)
+    image = write_image(tmp_path / "i.tif", patchwork(1500, 300))
+    spec = spec_for(image, bundles["nested"], tmp_path, coverage=coverage, detail=None if coverage == "dense" else 0.5)
+    predictor, told = Predictor(load_bundle(spec.model), choose_device("cpu")), []
+    with prepared(spec, predictor, lambda stage, share: None) as job:
+        canvas = Canvas(spec.canvas, configuration(job, predictor))
+        planned(job, canvas, predictor, lambda stage, share: told.append((stage, share)))
+    rows = -(-1500 // predictor.card.foveation.downsample)
+    assert told.count(("looking", LOOKED)) > rows / 4
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)
