@@ -5,7 +5,7 @@ import hashlib
 import re
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from worker.job import Job
 from worker.plan import EXAMINED, Plan
 from worker.trees import reader_of
 
+_READ_BYTES = 4 << 20
+"""Of a file that is hashed, at once."""
+
 
 def manifest(
     job: Job,
@@ -31,8 +34,12 @@ def manifest(
     assembled: Assembled,
     seconds: Mapping[str, float],
     out: Path,
+    tick: Callable[[], None],
 ) -> dict[str, Any]:
-    """The manifest of the files in `out`; `seconds` of wall time by stage, one after the other."""
+    """The manifest of the files in `out`; `seconds` of wall time by stage, one after the other.
+
+    `tick` is called often, and may raise to stop: probabilities are many gigabytes to read again.
+    """
     return {
         "foveate": __version__,
         "image": _image(job.info, job.spec.image_sha256) | _spacing(job),
@@ -44,7 +51,7 @@ def manifest(
         "peak_memory_bytes": peak_memory_bytes(),
         "device": job.device,
         "warnings": _warnings(job, computed, assembled.regions),
-        "files": {path.name: _file(path) for path in sorted(out.iterdir()) if path.name != "manifest.json"},
+        "files": {path.name: _file(path, tick) for path in sorted(out.iterdir()) if path.name != "manifest.json"},
     }
 
 
@@ -69,15 +76,18 @@ def parameters(job: Job, threshold: float | None) -> dict[str, Any]:
     }
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file; of a directory, over the names and digests of its files in order."""
+def file_sha256(path: Path, tick: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 of a file; of a directory, over the names and digests of its files in order. `tick` is called often."""
     digest = hashlib.sha256()
     if path.is_dir():
         for part in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(f"{part.relative_to(path)}\0{file_sha256(part)}\n".encode())
+            digest.update(f"{part.relative_to(path)}\0{file_sha256(part, tick)}\n".encode())
         return digest.hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb", buffering=0) as file:
+        while content := file.read(_READ_BYTES):
+            digest.update(content)
+            tick()
+    return digest.hexdigest()
 
 
 def begin_peak_memory() -> None:
@@ -176,7 +186,7 @@ def _warnings(job: Job, computed: Computed, regions: RegionsSummary | None) -> l
     return warnings
 
 
-def _file(path: Path) -> dict[str, Any]:
+def _file(path: Path, tick: Callable[[], None]) -> dict[str, Any]:
     """Of a store, which is a directory: all its files together."""
     parts = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
-    return {"bytes": sum(part.stat().st_size for part in parts), "sha256": file_sha256(path)}
+    return {"bytes": sum(part.stat().st_size for part in parts), "sha256": file_sha256(path, tick)}

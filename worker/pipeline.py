@@ -80,7 +80,10 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             pixels_decoded=computed.pixels_decoded + first.pixels_decoded + beforehand,
             threshold=job.coverage.threshold if first.threshold is None else first.threshold,
         )
-        content = manifest(job, computed.plan, predictor.bundle, computed, assembled, clock.seconds, spec.out)
+        content = manifest(
+            job, computed.plan, predictor.bundle, computed, assembled, clock.seconds, spec.out,
+            lambda: tell("assembling", COMPUTED),
+        )  # fmt: skip
         if computed.previewed is not None:
             content["seconds"]["preview"] = round(computed.previewed - clock.started, 3)
         write_json(spec.out / "manifest.json", content)

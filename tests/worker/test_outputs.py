@@ -1,5 +1,6 @@
 """The whole pipeline into a directory: the layers on request, late damage, and the same bytes however it got there."""
 
+import hashlib
 import json
 import resource
 import shutil
@@ -13,6 +14,7 @@ import zarr
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
+import worker.manifest
 from foveate.errors import DiskFull, WorkerLost
 from model.predictor import Predictor
 from raster import regions
@@ -236,6 +238,18 @@ def test_the_overlay_has_peoples_colours_whatever_the_bundles_order(tmp_path, or
     expected = spec_for(write_image(tmp_path / "r.tif", np.moveaxis(red, 0, 2)), plain, tmp_path / "p", regions=False)
     made(expected)
     assert (spec.out / "overlay.png").read_bytes() == (expected.out / "overlay.png").read_bytes()
+
+
+def test_progress_is_told_while_large_files_are_hashed(bundle, tmp_path, monkeypatch):
+    """Probabilities are many gigabytes, which a slow disk takes longer to read again than a lease lasts."""
+    monkeypatch.setattr(worker.manifest, "_READ_BYTES", 1000)
+    spec = spec_for(write_image(tmp_path / "i.tif", noise(300, 280)), bundle, tmp_path, outputs=["probabilities"])
+    told = []
+    found = run(spec, lambda stage, share: told.append(stage), lambda: False)
+    assert told.count("assembling") > sum(file["bytes"] for file in found["files"].values()) / 1000
+    for name, file in found["files"].items():
+        if (spec.out / name).is_file():
+            assert hashlib.sha256((spec.out / name).read_bytes()).hexdigest() == file["sha256"]
 
 
 def test_the_peak_is_the_jobs_own(bundle, tmp_path):
