@@ -10,6 +10,7 @@ from rasterio.features import shapes
 from raster.earth import EarthPlacement
 from raster.geometry import Size
 from raster.georeference import Georeference
+from raster.globe import on_globe
 
 POLAR = CRS.from_epsg(3413)
 GLOBAL = CRS.from_user_input("+proj=eqearth")
@@ -203,3 +204,10 @@ def test_web_mercator_goes_on_beyond_the_antimeridian() -> None:
     [(_, shape)] = placed(np.zeros((20, 300), np.uint8), place)
     assert len(shape.geoms) == 2
     assert shape.area == pytest.approx(600_000 / 111_319.49 * (shape.bounds[3] - shape.bounds[1]), rel=1e-6)
+
+
+def test_a_hole_lies_in_its_region_whichever_way_both_are_counted() -> None:
+    """A region that begins on the antimeridian begins at 180 degrees, and a hole in it at -178."""
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], np.float64)
+    found = on_globe(np.array([180, 0]) + 10 * corners, [np.array([-178, 2]) + 3 * corners[::-1]])
+    assert found.equals(shapely.box(-180, 0, -170, 10).difference(shapely.box(-178, 2, -175, 5)))

@@ -72,7 +72,7 @@ def test_glass_at_the_borders_of_the_data_is_glass() -> None:
     """There the thumbnail mixes it with the colour of no data."""
     pixels = slide(90, 120)
     valid = np.ones((90, 120), np.float32)
-    valid[:, [0, -1]], valid[[0, -1]] = 0.6, 0.1
+    valid[:, [0, -1]], valid[[0, -1]] = 0.6, 0.02
     wanted = Tissue(pixels, np.ones((90, 120), np.float32), FILL)[:]
     part = valid[..., None]
     mixed = np.rint(part * pixels + (1 - part) * FILL).astype(np.uint8)

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,20 @@ def test_many_threads_decode_each_chunk_once():
         (sample.values == plain.read(Plane((2.0, 2.0)), region).values).all()
         for sample, region in list(zip(samples, regions, strict=True))[::17]
     )
+
+
+class Sparse(ArrayImage):
+    """Stores nothing from row 512 on."""
+
+    def read(self, level, region):
+        stored = region.intersection(Region(0, 0, 10_000, 512)).size.area
+        return replace(super().read(level, region), decoded=stored)
+
+
+def test_only_what_a_codec_delivered_counts_as_decoded():
+    source = open_source(Sparse.of([noise(1100, 1300)]))
+    source.read(Plane((1.0, 1.0)), Region(0, 0, 1300, 1100))
+    assert source.take_pixels_decoded() == 512 * 1300
 
 
 class Damaged(ArrayImage):

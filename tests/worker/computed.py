@@ -32,13 +32,19 @@ def write_image(path: Path, pixels, **profile) -> Path:
 def broken_tiles(path, pixels, tiles, **profile):
     """Deflate-compressed, with the first bytes of some tiles overwritten."""
     write_image(path, pixels, compress="deflate", **profile)
+    break_tiles(path, tiles, np.shape(pixels)[1])
+    return path
+
+
+def break_tiles(path, tiles, width):
+    """Overwrite the first bytes of some tiles of the level that is so wide."""
     with tifffile.TiffFile(path) as file:
-        offsets = [file.pages[0].dataoffsets[tile] for tile in tiles]
+        page = next(page for page in file.pages if page.imagewidth == width)
+        offsets = [page.dataoffsets[tile] for tile in tiles]
     with path.open("r+b") as file:
         for offset in offsets:
             file.seek(offset)
             file.write(b"\xff" * 64)
-    return path
 
 
 def spec_for(image: Path, bundle: Path, work: Path, *, block=None, batch=None, memory_gb=2.0, **options) -> JobSpec:

@@ -1,13 +1,13 @@
 """Adaptive coverage from pixels to labels: budgets, places, blocks, regions of interest, no data, resumption."""
 
-import json
-
 import numpy as np
 import pytest
 import rasterio
 import torch
+from rasterio.enums import Resampling
 
 import raster.rows
+import worker.plan
 from foveate.errors import OptionInvalid
 from model.bundle import load_bundle
 from model.detail import planned_needs
@@ -19,10 +19,10 @@ from model.tree import plan_leaves
 from tests.bundles import BRIGHT, CURVE, make_bundle
 from tests.model.evaluation.scenes import opened, write_pair
 from tests.shared import DATA
-from tests.worker.computed import broken_tiles, mask_of, spec_for, write_image
+from tests.worker.computed import break_tiles, broken_tiles, mask_of, spec_for, write_image
 from worker.assemble import Assembly
 from worker.canvas import Canvas
-from worker.job import LOOKED, prepared
+from worker.job import COMPUTED, LOOKED, prepared
 from worker.pipeline import configuration, planned, run
 
 P = 64
@@ -68,8 +68,9 @@ def test_a_constant_network_gives_its_constant_everywhere(bundles, tmp_path, cov
 
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("coverage", ["dense", *COVERAGES])
-def test_progress_is_told_also_where_nothing_is_forwarded(bundles, tmp_path, coverage, again):
+def test_progress_is_told_also_where_nothing_is_forwarded(bundles, tmp_path, monkeypatch, coverage, again):
     """A service takes the work from whoever says nothing for a while."""
+    monkeypatch.setattr(worker.plan, "_NEAR", 300)
     pixels = np.zeros((1500, 1500, 3), np.uint8)
     pixels[:80, :80] = 200
     image = write_image(tmp_path / "i.tif", pixels, nodata=0)
@@ -78,9 +79,19 @@ def test_progress_is_told_also_where_nothing_is_forwarded(bundles, tmp_path, cov
         mask_of(spec)
     told = []
     run(spec, lambda stage, share: told.append((stage, share)), lambda: False)
-    blocks = json.loads((spec.out / "manifest.json").read_text())["counts"]["blocks"]
+    predictor = Predictor(load_bundle(spec.model), choose_device("cpu"))
+    with prepared(spec, predictor, lambda stage, share: None) as job:
+        blocks, pieces = len(list(job.placement.blocks)), len(list(job.placement.pieces()))
     assert blocks > 30
-    assert sum(stage.startswith(("segmenting", "refining")) for stage, _ in told) >= blocks
+    planning = told.count(("looking", LOOKED))
+    taking_up = sum(share == LOOKED and stage != "looking" for stage, share in told)
+    computing = sum(LOOKED < share <= COMPUTED and stage != "assembling" for stage, share in told)
+    assert again or planning >= 25
+    assert taking_up >= pieces + (2 * blocks if again else blocks)
+    if not again:
+        assert computing >= blocks - 1
+    elif coverage == "refined":  # the coarse pass is looked at again
+        assert computing >= len(job.placement.cells[0]) - 1
 
 
 @pytest.mark.parametrize("coverage", ["dense", "planned"])
@@ -97,18 +108,41 @@ def test_progress_is_told_while_the_plan_is_made(bundles, tmp_path, monkeypatch,
     assert told.count(("looking", LOOKED)) > rows / 4
 
 
-@pytest.mark.parametrize("coverage", COVERAGES)
-def test_damage_is_255_and_every_row_is_written_once(bundles, tmp_path, monkeypatch, coverage):
-    image = broken_tiles(tmp_path / "i.tif", patchwork(1024, 1024), [17])
-    begun = []
+@pytest.fixture
+def begun(monkeypatch):
+    """How often the files of a result were begun."""
+    found = []
     begin = Assembly._begin
-    monkeypatch.setattr(Assembly, "_begin", lambda self: begun.append(self) or begin(self))
+    monkeypatch.setattr(Assembly, "_begin", lambda self: found.append(self) or begin(self))
+    return found
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_damage_is_255_and_every_row_is_written_once(bundles, tmp_path, begun, coverage):
+    image = broken_tiles(tmp_path / "i.tif", patchwork(1024, 1024), [17])
     spec = spec_for(image, bundles["constant"], tmp_path, coverage=coverage, detail=0.5, block=1)
     run(spec, lambda stage, share: None, lambda: False)
     with rasterio.open(spec.out / "mask.tif") as file:
         mask = file.read(1)
     wanted = np.full((1024, 1024), BRIGHT, np.uint8)
     wanted[64:128, 64:128] = 255
+    assert (mask == wanted).all()
+    assert len(begun) == 1
+
+
+def test_damage_that_only_the_coarse_pass_meets_is_known_before_rows_are_written(bundles, tmp_path, begun):
+    """Roots are read from a level that neither the thumbnail nor their children are read from."""
+    side = 2560
+    image = write_image(tmp_path / "i.tif", patchwork(side, side), compress="deflate")
+    with rasterio.open(image, "r+") as file:
+        file.build_overviews([2, 4, 8, 16, 32], Resampling.average)
+    break_tiles(image, [13], width=side // 4)
+    spec = spec_for(image, bundles["constant"], tmp_path, coverage="refined", detail=0.5, block=1, regions=False)
+    run(spec, lambda stage, share: None, lambda: False)
+    with rasterio.open(spec.out / "mask.tif") as file:
+        mask = file.read(1)
+    wanted = np.full((side, side), BRIGHT, np.uint8)
+    wanted[256:512, 768:1024] = 255
     assert (mask == wanted).all()
     assert len(begun) == 1
 

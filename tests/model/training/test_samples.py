@@ -47,6 +47,14 @@ def samples_of(folder: Path, augmentation: dict[str, Any] | None = None, **train
     return JointSamples(find_pairs(config.data, "train"), survey(config).sizes, config)
 
 
+@pytest.mark.parametrize(("step", "found"), [(16, 16), (None, PATCH // 8)])
+def test_without_f_theta_the_recipe_says_how_far_locations_lie_apart(
+    folder: Path, step: int | None, found: int
+) -> None:
+    samples = samples_of(folder, policy="average", location_step=step)
+    assert {grid.step for grid in samples.grids} == {found}
+
+
 def test_lattice_windows_lie_as_at_inference() -> None:
     """Where a location and a cell of the lattice share their centre, they share every window."""
     size, fovs = Size(300, 200), (32, 64, 128)
