@@ -14,6 +14,8 @@ _SECOND_ORDER_FROM = 6
 """Points from which on GDAL takes the second order (`gdalwarp`, `-order`)."""
 _SOLVABLE = 1e-4
 """Least of the singular values over the largest one: what lies on a line, or on two for the second order, has none."""
+_ROUNDING = 1e-12
+"""Least step on the ground over the coordinates themselves: what is left of points in one place is their rounding."""
 _SLIVER = 1 / 50
 """Width over height, in degrees, that no image has."""
 
@@ -72,7 +74,9 @@ class Polynomial:
         """Whether the ground is more than a point or a line: the area that a step along columns and rows spans."""
         across, down = self.coefficients[1:3]
         area = abs(float(across[0] * down[1] - across[1] * down[0]))
-        return area > _SOLVABLE * float(np.hypot(*across) * np.hypot(*down))
+        steps = float(np.hypot(*across)), float(np.hypot(*down))
+        rounding = _ROUNDING * float(np.abs(self.coefficients[0]).max())
+        return min(steps) > rounding and area > _SOLVABLE * steps[0] * steps[1]
 
 
 def turn_of(crs: pyproj.CRS) -> float | None:

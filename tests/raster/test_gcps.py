@@ -59,6 +59,11 @@ def test_what_fixes_no_place_is_none(points: list[GroundPoint]) -> None:
     assert Polynomial.fitted(points, None) is None
 
 
+def test_the_rounding_of_a_mean_is_no_place() -> None:
+    pixels = np.random.default_rng(0).uniform(0, 2000, (25, 2)).tolist()
+    assert Polynomial.fitted([(c, r, 487645.6046650042, 3360257.272523258, 0.0) for c, r in pixels], None) is None
+
+
 def test_points_astride_the_antimeridian_lie_side_by_side() -> None:
     for points in (corners(179.9, -179.8), corners(179.9, 180.2)):
         polynomial = Polynomial.fitted(points, DEGREES)
