@@ -1,5 +1,7 @@
 """The preview of refined coverage: the mask that the coarse pass alone would give, at its resolution."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,10 +17,11 @@ from worker.plan import EXAMINED, Plan
 from worker.trees import stretches
 
 
-def write_preview(job: Job, tree: Tree, plan: Plan, canvas: Canvas) -> None:
+def write_preview(job: Job, tree: Tree, plan: Plan, canvas: Canvas, tick: Callable[[], None]) -> None:
     """Write the job's preview, a small COG of the roots' classes over their squares.
 
-    It covers the roots' squares under the region of interest, inside the image; a pixel is the largest scale's.
+    It covers the roots' squares under the region of interest, inside the image; a pixel is the largest scale's. `tick`
+    is called with every row of roots, and may raise to stop: all their scores are read again.
     """
     path = job.spec.preview
     rows, columns = job.placement.cells
@@ -31,6 +34,7 @@ def write_preview(job: Job, tree: Tree, plan: Plan, canvas: Canvas) -> None:
     values = np.array([card.value for card in job.card.classes], np.uint8)
     with MaskWriter(path.parent, covered.size, job.card.classes, grid) as writer:
         for row in rows:
+            tick()
             labels = _row_labels(tree, plan, canvas, row, columns, values)
             area = Region(0, row * tree.stride - covered.y, labels.shape[1], labels.shape[0])
             inside = area.intersection(Region.of(covered.size))

@@ -61,7 +61,7 @@ class RefinedWork(BlockWork):
 
     def _blocks(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> Iterator[ForwardedBlock]:
         self._coarse_pass(readers, lanes, pulse)
-        write_preview(self._job, self._tree, self._plan, self._canvas)
+        write_preview(self._job, self._tree, self._plan, self._canvas, lambda: pulse(_COARSE))
         self._previewed = time.perf_counter()
         pulse(_COARSE)
         lock, blocks = Lock(), self._job.placement.blocks

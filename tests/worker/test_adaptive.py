@@ -6,8 +6,6 @@ import rasterio
 import torch
 from rasterio.enums import Resampling
 
-import raster.rows
-import worker.plan
 from foveate.errors import OptionInvalid
 from model.bundle import load_bundle
 from model.detail import planned_needs
@@ -21,9 +19,7 @@ from tests.model.evaluation.scenes import opened, write_pair
 from tests.shared import DATA
 from tests.worker.computed import break_tiles, broken_tiles, mask_of, spec_for, write_image
 from worker.assemble import Assembly
-from worker.canvas import Canvas
-from worker.job import COMPUTED, LOOKED, prepared
-from worker.pipeline import configuration, planned, run
+from worker.pipeline import run
 
 P = 64
 
@@ -64,48 +60,6 @@ def test_a_constant_network_gives_its_constant_everywhere(bundles, tmp_path, cov
     mask = mask_of(spec_for(image, bundles["constant"], tmp_path, coverage=coverage, detail=0.5))
     assert mask.shape == size
     assert (mask == BRIGHT).all()
-
-
-@pytest.mark.parametrize("again", [False, True])
-@pytest.mark.parametrize("coverage", ["dense", *COVERAGES])
-def test_progress_is_told_also_where_nothing_is_forwarded(bundles, tmp_path, monkeypatch, coverage, again):
-    """A service takes the work from whoever says nothing for a while."""
-    monkeypatch.setattr(worker.plan, "_NEAR", 300)
-    pixels = np.zeros((1500, 1500, 3), np.uint8)
-    pixels[:80, :80] = 200
-    image = write_image(tmp_path / "i.tif", pixels, nodata=0)
-    spec = spec_for(image, bundles["nested"], tmp_path, block=1, coverage=coverage, regions=False)
-    if again:
-        mask_of(spec)
-    told = []
-    run(spec, lambda stage, share: told.append((stage, share)), lambda: False)
-    predictor = Predictor(load_bundle(spec.model), choose_device("cpu"))
-    with prepared(spec, predictor, lambda stage, share: None) as job:
-        blocks, pieces = len(list(job.placement.blocks)), len(list(job.placement.pieces()))
-    assert blocks > 30
-    planning = told.count(("looking", LOOKED))
-    taking_up = sum(share == LOOKED and stage != "looking" for stage, share in told)
-    computing = sum(LOOKED < share <= COMPUTED and stage != "assembling" for stage, share in told)
-    assert again or planning >= 25
-    assert taking_up >= pieces + (2 * blocks if again else blocks)
-    if not again:
-        assert computing >= blocks - 1
-    elif coverage == "refined":  # the coarse pass is looked at again
-        assert computing >= len(job.placement.cells[0]) - 1
-
-
-@pytest.mark.parametrize("coverage", ["dense", "planned"])
-def test_progress_is_told_while_the_plan_is_made(bundles, tmp_path, monkeypatch, coverage):
-    """Of 100 gigapixels F_theta looks at the thumbnail for longer than a lease lasts."""
-    monkeypatch.setattr(raster.rows, "_BAND", 4)
-    image = write_image(tmp_path / "i.tif", patchwork(1500, 300))
-    spec = spec_for(image, bundles["nested"], tmp_path, coverage=coverage, detail=None if coverage == "dense" else 0.5)
-    predictor, told = Predictor(load_bundle(spec.model), choose_device("cpu")), []
-    with prepared(spec, predictor, lambda stage, share: None) as job:
-        canvas = Canvas(spec.canvas, configuration(job, predictor))
-        planned(job, canvas, predictor, lambda stage, share: told.append((stage, share)))
-    rows = -(-1500 // predictor.card.foveation.downsample)
-    assert told.count(("looking", LOOKED)) > rows / 4
 
 
 @pytest.fixture
