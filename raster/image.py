@@ -14,6 +14,7 @@ from foveate.schema import ImageInfo
 from raster.content import FORMATS_HINT, Content, content_of, local_path
 from raster.geometry import Region
 from raster.limits import Limits
+from raster.verdicts import Verdicts
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ _DIRECT = "direct"
 _PLAIN_DRIVERS = frozenset({"aperio", "GTiff"})
 """What `raster.direct` may take over."""
 _PROOF_SIDE = 64
+_proofs: Verdicts[bool] = Verdicts()
+"""Files of which a reader has decoded a tile."""
 
 
 def open_image(ref: ImageRef, limits: Limits = Limits()) -> RasterImage:  # noqa: B008
@@ -90,7 +93,7 @@ def open_image(ref: ImageRef, limits: Limits = Limits()) -> RasterImage:  # noqa
     faster = ref.reader in (None, _DIRECT)
     for reader in _candidates(path, limits) if ref.reader is None or faster else [ref.reader]:
         try:
-            image = _proven(_reader(reader)(path, sidecars=ref.sidecars, limits=limits))
+            image = _proven(path, _reader(reader)(path, sidecars=ref.sidecars, limits=limits))
             return _directly(path, image, limits, faster)
         except (ImageLimits, ImageMissing):
             raise
@@ -164,16 +167,28 @@ def _directly(path: Path, image: RasterImage, limits: Limits, wanted: bool) -> R
     return faster
 
 
-def _proven(image: RasterImage) -> RasterImage:
-    """`image` itself once a tile of it was decoded, at its corner or in its middle: a good open proves nothing."""
+def _proven(path: Path, image: RasterImage) -> RasterImage:
+    """`image` itself once a tile of it was decoded, at its corner or in its middle: a good open proves nothing.
+
+    One handle proves it for all: what a codec keeps of a tile takes megabytes, in every thread that reads.
+    """
+    try:
+        _proofs.about([path], image.info.reader, lambda: _decodes(image))
+    except ImageError:
+        image.close()
+        raise
+    return image
+
+
+def _decodes(image: RasterImage) -> bool:
+    """True; raises the first ImageError where nothing can be decoded."""
     failure: ImageError | None = None
     for place in _proof(image.info):
         try:
             image.read(0, place)
-            return image
+            return True
         except ImageError as error:
             failure = failure or error
-    image.close()
     assert failure is not None
     raise failure
 

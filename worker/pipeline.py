@@ -68,12 +68,14 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             assembly = stack.enter_context(Assembly(job, canvas, spec.out))
             # The overlay's picture: only of levels that patches, too, are read from is it any use to them.
             beforehand = job.source.take_pixels_decoded(levels_read(job, plan))
+            give_back()  # or what the look needed for a moment would lie beside what the network needs
         with clock.stage("compute"):
             stage = _stage(job, plan)
             work = block_work(job, plan, canvas, predictor, first.damaged)
             computed = work.run(lambda share: tell(stage(), LOOKED + share * (COMPUTED - LOOKED)), assembly.hand_on)
         with clock.stage("tail"):
             job.source.forget()
+            give_back()
             assembled = assembly.finish(computed.plan, computed.damaged, lambda: tell("assembling", COMPUTED))
         computed = replace(
             computed,

@@ -12,7 +12,9 @@ import pytest
 import tifffile
 
 from foveate.errors import FoveateError, ImageError, ImageMissing, ImageUnreadable, ImageUnsupported
-from raster.image import ImageRef, open_image
+from raster.geometry import Region
+from raster.geotiff import RasterioImage
+from raster.image import ImageRef, Pixels, open_image
 from tests.raster.contract import whole
 from tests.shared import DATA
 
@@ -102,6 +104,27 @@ def test_missing_files_are_missing(tmp_path: Path, name: str) -> None:
 def test_names_that_only_gdal_understands_are_refused(name: str) -> None:
     with pytest.raises((ImageMissing, ImageUnsupported)):
         open_image(ImageRef(Path(name)))
+
+
+def test_the_first_handle_proves_a_file_for_all_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.tif"
+    shutil.copyfile(DATA / "geotiff/rgb_deflate.tif", path)
+    asked: list[Region] = []
+    read = RasterioImage.read
+
+    def noted(image: RasterioImage, level: int, region: Region) -> Pixels:
+        asked.append(region)
+        return read(image, level, region)
+
+    monkeypatch.setattr(RasterioImage, "read", noted)
+    for changes, expected in ((False, 1), (False, 1), (True, 2)):
+        if changes:
+            with path.open("ab") as file:
+                file.write(b"more")
+        open_image(ImageRef(path, reader="rasterio")).close()
+        assert len(asked) == expected
 
 
 def test_relative_paths_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
