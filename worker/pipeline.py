@@ -75,7 +75,6 @@ def run(spec: JobSpec, report: Report, dismissed: Callable[[], bool]) -> dict[st
             computed = work.run(lambda share: tell(stage(), LOOKED + share * (COMPUTED - LOOKED)), assembly.hand_on)
         with clock.stage("tail"):
             job.source.forget()
-            give_back()
             assembled = assembly.finish(computed.plan, computed.damaged, lambda: tell("assembling", COMPUTED))
         computed = replace(
             computed,
