@@ -71,7 +71,7 @@ class RefinedWork(BlockWork):
                 pulse(_COARSE + (1 - _COARSE) * len(self._commits.done) / len(blocks))
 
         todo = ((block, list(self._roots(block))) for block in blocks if block not in self._commits.done)
-        for (block, _), found in lanes.map(lambda task: self._refined(*task, readers, step), todo, held=0):
+        for (block, _), found in lanes.map(lambda task: self._refined(*task, readers, step), todo, held=1):
             self._keep(block, *found)
             yield self._forwarded(block, self._leaf[self._cells(block)].copy())
             step()  # also where there is nothing to forward
