@@ -174,7 +174,7 @@ def _proven(path: Path, image: RasterImage) -> RasterImage:
     """
     try:
         _proofs.about([path], image.info.reader, lambda: _decodes(image))
-    except ImageError:
+    except BaseException:
         image.close()
         raise
     return image

@@ -147,7 +147,7 @@ class Commits:
             owners = [placement.blocks.at(*owner) for owner in piece.owners]
             ready = len(owners) > 1 and all(owner in self.done or owner == block for owner in owners)
             if ready and piece.name not in self._closed:
-                here = {block: open_sums[piece.name]} if piece.name in open_sums else {}
+                here = {} if block in self.done else {block: open_sums.get(piece.name)}
                 self.tally += self._close(piece, owners, here)
                 self._closed.add(piece.name)
 
@@ -158,7 +158,7 @@ class Commits:
             if all(len(piece.owners) == 1 or piece.name in self._closed for piece in pieces):
                 self._canvas.drop_sums(neighbour, self._summed.pop(neighbour, ()))
 
-    def _close(self, piece: Piece, owners: list[Block], here: Mapping[Block, NDArray[np.float32]]) -> Tally:
+    def _close(self, piece: Piece, owners: list[Block], here: Mapping[Block, NDArray[np.float32] | None]) -> Tally:
         """Commit the seam's labels."""
         try:
             sums = self._added(piece, owners, here)
@@ -179,7 +179,7 @@ class Commits:
                 yield blocks.at(row, column)
 
     def _added(
-        self, piece: Piece, owners: list[Block], here: Mapping[Block, NDArray[np.float32]]
+        self, piece: Piece, owners: list[Block], here: Mapping[Block, NDArray[np.float32] | None]
     ) -> NDArray[np.float32] | None:
         """The owners' sums over the seam, added in lattice order: from `here`, else from the canvas. None: nobody
         examined anything there."""
@@ -189,11 +189,10 @@ class Commits:
         for owner in owners:
             share = region.intersection(placement.support(owner))
             y, x = share.y - region.y, share.x - region.x
-            if owner in here:
-                sums = here[owner]
-            elif kept := self._summed.get(owner, {}).get(piece.name):
+            sums = here.get(owner)
+            if owner not in here and (kept := self._summed[owner].get(piece.name)) is not None:
                 sums, y, x = self._canvas.sums(owner, piece.name), y + kept.y, x + kept.x
-            else:
+            if sums is None:
                 continue
             if total is None:
                 total = np.zeros((sums.shape[0], *region.size.shape), np.float32)
