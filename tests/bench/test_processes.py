@@ -21,7 +21,7 @@ def test_a_command_is_charged_for_the_memory_of_its_children(tmp_path: Path) -> 
 
 def test_a_command_that_fails_says_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="too bad"):
-        watched([sys.executable, "-c", "import sys; print('first'); sys.exit('too bad')"], tmp_path / "log")
+        watched([sys.executable, "-c", "import sys; print('first', flush=True); sys.exit('too bad')"], tmp_path / "log")
 
 
 def test_a_warm_child_stays_and_has_its_own_environment() -> None:
