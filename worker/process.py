@@ -3,7 +3,6 @@
 import logging
 import os
 import secrets
-import signal
 import socket
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 from foveate.card import bundle_digest
 from foveate.errors import DeviceLost, DiskFull, FoveateError, ServiceUnreachable, Unexpected, WorkerLost, error_of
+from foveate.supervisor import end_on_signals
 from jobs.catalog import Catalog
 from jobs.files import FileStore
 from jobs.queue import Delivery, JobQueue
@@ -59,7 +59,7 @@ class Worker:
 
 
 def run_worker(settings: WorkerSettings, pipeline: str = PIPELINE) -> None:
-    """Work until SIGTERM or SIGINT; a job in hand is then given back. Main thread only.
+    """Work until SIGTERM, SIGINT or SIGHUP; a job in hand is then given back. Main thread only.
 
     Outlives outages of Valkey. Raises FoveateError if the engine cannot start, for then no job can be done.
     """
@@ -73,8 +73,7 @@ def run_worker(settings: WorkerSettings, pipeline: str = PIPELINE) -> None:
         engine=Engine(pipeline, settings.device),
         name=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stopping.set())
+    end_on_signals(worker.stopping)
     _log.info("event=worker-starts worker=%s", worker.name)
     try:
         while not worker.stopping.is_set():

@@ -143,7 +143,7 @@ def test_a_hangup_that_is_ignored_stays_so() -> None:
         "import signal, threading; from foveate.supervisor import end_on_signals\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN); stopping = threading.Event(); end_on_signals(stopping)\n"
         "signal.raise_signal(signal.SIGHUP); before = stopping.is_set(); signal.raise_signal(signal.SIGTERM)\n"
-        "print(before, stopping.is_set())"
+        "print(before, stopping.wait(20))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False True\n"
@@ -218,3 +218,17 @@ def test_second_up_on_the_same_data_is_refused(tmp_path: Path) -> None:
     assert second.returncode == 2
     assert "another Foveate" in second.stderr
     assert second.stderr.strip().splitlines()[-1].startswith("hint: ")
+
+
+def test_a_signal_may_come_while_the_event_is_being_waited_for_or_set() -> None:
+    script = (
+        "import signal, threading; from foveate.supervisor import end_on_signals\n"
+        "stopping = threading.Event(); end_on_signals(stopping)\n"
+        "with stopping._cond:\n"
+        "    signal.raise_signal(signal.SIGTERM); signal.raise_signal(signal.SIGTERM)\n"
+        "print(stopping.wait(20))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "True\n"
