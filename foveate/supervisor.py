@@ -1,6 +1,5 @@
 """Keeps the processes of `foveate up` alive, and ends them in order. None of them outlives us."""
 
-import _thread
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ _LONG_LIFE_SECONDS = 30.0
 _PAUSES = (0.0, 1.0, 2.0, 5.0, 15.0)
 """Seconds before the first, second… restart of a process that keeps dying early."""
 
-__all__ = ["Role", "Supervisor", "end_on_signals"]
+__all__ = ["Role", "Supervisor"]
 
 
 @dataclass
@@ -120,16 +119,3 @@ class Supervisor:
 
 def _ending(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit {code}"
-
-
-def end_on_signals(stopping: threading.Event) -> None:
-    """SIGINT, SIGTERM and, unless it is ignored as under nohup, SIGHUP set `stopping` from now on."""
-
-    def stop(*_: object) -> None:
-        # In a thread: the handler interrupts the main one, which may hold the event's lock, as in an earlier signal's.
-        _thread.start_new_thread(stopping.set, ())
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-            continue
-        signal.signal(number, stop)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from foveate.card import bundle_digest
 from foveate.errors import DeviceLost, DiskFull, FoveateError, ServiceUnreachable, Unexpected, WorkerLost, error_of
-from foveate.supervisor import end_on_signals
+from foveate.signals import end_on_signals
 from jobs.catalog import Catalog
 from jobs.files import FileStore
 from jobs.queue import Delivery, JobQueue

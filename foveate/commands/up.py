@@ -16,7 +16,8 @@ from foveate.client import Client
 from foveate.errors import FoveateError, OptionInvalid, Unexpected
 from foveate.output import JsonFlag, print_result
 from foveate.resolve import resolve
-from foveate.supervisor import Role, Supervisor, end_on_signals
+from foveate.signals import end_on_signals
+from foveate.supervisor import Role, Supervisor
 
 _HOST = "127.0.0.1"
 _START_SECONDS = 60.0

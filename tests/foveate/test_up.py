@@ -140,7 +140,7 @@ def test_an_api_that_can_take_no_work_is_up(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_hangup_that_is_ignored_stays_so() -> None:
     code = (
-        "import signal, threading; from foveate.supervisor import end_on_signals\n"
+        "import signal, threading; from foveate.signals import end_on_signals\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN); stopping = threading.Event(); end_on_signals(stopping)\n"
         "signal.raise_signal(signal.SIGHUP); before = stopping.is_set(); signal.raise_signal(signal.SIGTERM)\n"
         "print(before, stopping.wait(20))"
@@ -222,7 +222,7 @@ def test_second_up_on_the_same_data_is_refused(tmp_path: Path) -> None:
 
 def test_a_signal_may_come_while_the_event_is_being_waited_for_or_set() -> None:
     script = (
-        "import signal, threading; from foveate.supervisor import end_on_signals\n"
+        "import signal, threading; from foveate.signals import end_on_signals\n"
         "stopping = threading.Event(); end_on_signals(stopping)\n"
         "with stopping._cond:\n"
         "    signal.raise_signal(signal.SIGTERM); signal.raise_signal(signal.SIGTERM)\n"
