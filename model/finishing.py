@@ -118,7 +118,7 @@ def _labels_between(
     labels_RC = _spread(_only(own_HW, alike_HW, nodata), rows.first - low, columns.first, ferry)
     r, c = _places(labels_RC == nodata)
     taps = ferry.up(rows.first - low, rows.second - low, rows.t, columns.first, columns.second, columns.t)
-    # Not taps[r], which takes three times as long.
+    # Not taps[r], which takes longer.
     r0, r1, t, c0, c1, u = (tap.index_select(0, at) for tap, at in zip(taps, (r, r, r, c, c, c), strict=True))
     labels_RC[r, c] = _labels(*_between(part_KHW, (r0, r1, t), (c0, c1, u)), values, nodata)
     return labels_RC

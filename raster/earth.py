@@ -158,7 +158,7 @@ def _in_pieces(
     corners: NDArray[np.int64] | Coordinates, starts: NDArray[np.int64], step: float
 ) -> tuple[Coordinates, NDArray[np.int64]]:
     """Closed rings with their sides cut into equal pieces no longer than `step`."""
-    # Axis by axis: the larger of two columns takes numpy ten times as long along the short axis.
+    # Axis by axis: along an axis of two numpy takes the larger one slowly.
     sides = np.zeros(len(corners), corners.dtype)
     sides[:-1] = np.maximum(*(np.abs(np.diff(corners[:, axis])) for axis in (0, 1)))
     sides[starts[1:] - 1] = 0
