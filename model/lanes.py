@@ -1,4 +1,4 @@
-"""Work on several batches side by side, in the order in which they came.
+"""Work on several batches, or several blocks, side by side.
 
 A layer that is split among cores ends with the slowest of them, and a core that also decodes or vectorises is slow;
 whole batches need not wait for each other. So on a CPU every lane forwards batches of its own on its own share of the
@@ -7,7 +7,7 @@ cores, one core where there are few. Another device takes one batch after the ot
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
@@ -88,11 +88,33 @@ class Lanes:
             self._executor.shutdown(cancel_futures=True)
             torch.set_num_threads(self._cores)
 
-    def map(self, work: Callable[[T], R], tasks: Iterable[T], held: int | None = None) -> Iterator[tuple[T, R]]:
-        """(task, what `work` makes of it) in the order of `tasks`; some are worked on ahead of the caller.
-
-        At most `held` results wait for the caller; None: a few a lane.
-        """
+    def map(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[T, R]]:
+        """(task, what `work` makes of it) in the order of `tasks`; some are worked on ahead of the caller."""
         if self._executor is None:
             return ((task, work(task)) for task in tasks)
-        return ahead(tasks, work, self._executor, self.count + (_AHEAD * self.count if held is None else held))
+        return ahead(tasks, work, self._executor, (1 + _AHEAD) * self.count)
+
+    def as_completed(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[T, R]]:
+        """As `map`, for tasks that take unequal times and results that are large: in whichever order they end, one task
+        a lane, of which no other begins until the caller takes what is done."""
+        if self._executor is None:
+            yield from self.map(work, tasks)
+            return
+        under_way: dict[Future[R], T] = {}
+        try:
+            for task in tasks:
+                under_way[self._executor.submit(work, task)] = task
+                if len(under_way) == self.count:
+                    yield _first_done(under_way)
+            while under_way:
+                yield _first_done(under_way)
+        finally:
+            for future in under_way:
+                future.cancel()
+
+
+def _first_done(under_way: dict[Future[R], T]) -> tuple[T, R]:
+    """Taken out of `under_way`."""
+    done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+    future = next(future for future in under_way if future in done)
+    return under_way.pop(future), future.result()

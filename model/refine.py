@@ -17,7 +17,6 @@ from model.tree import Node, Tree
 
 __all__ = [
     "FINE_SHARE",
-    "Refined",
     "Wanted",
     "change",
     "entropy_wanted",
@@ -117,29 +116,18 @@ def _looked_at(
     return found
 
 
-@dataclass(frozen=True)
-class Refined:
-    """`forwarded`: all nodes, parents first; `kept`: what is left of them, with scores (K, P, P) over their windows."""
-
-    forwarded: list[Node]
-    kept: list[tuple[Node, Tensor]]
-
-
 @torch.inference_mode()
 def refined(
     tree: Tree,
     threshold: float,
     roots: Iterable[tuple[Node, Tensor]],
     forward: Callable[[Sequence[Node]], Iterable[Tensor]],
+    keep: Callable[[Node, Tensor], None],
     *,
     matters: Callable[[Node], bool],
-) -> Refined:
-    """`refine` by entropy and what is learnt from it, to its end."""
-    kept: list[tuple[Node, Tensor]] = []
-    forwarded = refine(
-        tree, roots, entropy_wanted(tree), threshold, forward, lambda *leaf: kept.append(leaf), matters=matters
-    )
-    return Refined(list(forwarded), kept)
+) -> list[Node]:
+    """`refine` by entropy and what is learnt from it, to its end: all nodes that were forwarded, parents first."""
+    return list(refine(tree, roots, entropy_wanted(tree), threshold, forward, keep, matters=matters))
 
 
 def handed_down(tree: Tree, parent: Node, child: Node, scores_KPP: Tensor) -> Tensor:

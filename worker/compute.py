@@ -5,9 +5,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.accumulator import Accumulator
 from model.lanes import Lanes, ahead
 from model.predictor import PatchBatch, Predictor, Scores
@@ -145,22 +142,26 @@ class BlockWork:
 
     def _take(self, block: Block, batch: PatchBatch, damaged: frozenset[Region], scores: Scores) -> None:
         self._note_damage(damaged)
+        self._damaged |= damaged
         if self._sums is None:
             self._sums = self._open(block)
         self._predictor.add(self._sums, batch, scores)
 
     def _open(self, block: Block) -> Accumulator:
+        """Empty sums for the block; for several threads at once."""
         size = self._job.placement.support(block).size
-        sums = self._spent.pop().emptied(size) if self._spent else None
+        try:
+            sums = self._spent.pop().emptied(size)
+        except IndexError:
+            sums = None
         return self._predictor.open_block(size, self._job.overlap_px) if sums is None else sums
 
     def _note_damage(self, damaged: frozenset[Region]) -> None:
-        self._damaged |= damaged
         if not damaged <= self._all_damaged:
             self._all_damaged = self._all_damaged | damaged
             check_damage(sorted(self._all_damaged), self._job.info, "the file is damaged or cut short")
 
-    def _forwarded(self, block: Block, leaf: NDArray[np.int8] | None = None) -> ForwardedBlock:
-        forwarded = ForwardedBlock(block, self._sums, frozenset(self._damaged), leaf)
+    def _forwarded(self, block: Block) -> ForwardedBlock:
+        forwarded = ForwardedBlock(block, self._sums, frozenset(self._damaged))
         self._sums, self._damaged = None, set()
         return forwarded

@@ -8,17 +8,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.accumulator import Accumulator
 from model.device import Landing
 from model.lanes import Lanes, ahead
 from model.predictor import Predictor, Scores
-from model.refine import Refined, mark, refined
+from model.refine import mark, refined
 from model.tree import Node, Tree
 from raster.geometry import Region
 from raster.grid import Block
@@ -36,6 +37,16 @@ _COARSE = 0.1
 
 _Root = tuple[Node, NDArray[np.float16]]
 """A root, and its scores (K, P, P)."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What became of a block: its open sums (None: there was nothing to add), the nodes that were forwarded, parents
+    first, and the damage that was met."""
+
+    sums: Accumulator | None
+    forwarded: list[Node]
+    damaged: frozenset[Region]
 
 
 class RefinedWork(BlockWork):
@@ -71,9 +82,11 @@ class RefinedWork(BlockWork):
                 pulse(_COARSE + (1 - _COARSE) * len(self._commits.done) / len(blocks))
 
         todo = ((block, list(self._roots(block))) for block in blocks if block not in self._commits.done)
-        for (block, _), found in lanes.map(lambda task: self._refined(*task, readers, step), todo, held=1):
-            self._keep(block, *found)
-            yield self._forwarded(block, self._leaf[self._cells(block)].copy())
+        for (block, _), found in lanes.as_completed(lambda task: self._refined(*task, readers, step), todo):
+            self._note_damage(found.damaged)
+            for node in found.forwarded:
+                mark(self._tree, self._leaf, node)
+            yield ForwardedBlock(block, found.sums, found.damaged, self._leaf[self._cells(block)].copy())
             step()  # also where there is nothing to forward
 
     def _coarse_pass(self, readers: Executor, lanes: Lanes, pulse: Callable[[float], None]) -> None:
@@ -88,7 +101,6 @@ class RefinedWork(BlockWork):
                 self._canvas.commit_roots(first, found)
             self._note_damage(found.damaged)
             self._roots_decoded += found.pixels_decoded
-        self._damaged = set()
         # Before any row is handed on: damage that became known later would have all rows written again.
         self._commits.damaged |= self._all_damaged
 
@@ -126,11 +138,11 @@ class RefinedWork(BlockWork):
         decoded = self._job.source.take_pixels_decoded()
         return RootScores(np.array([root.column for root in roots], np.int64), scores, frozenset(damaged), decoded)
 
-    def _refined(
-        self, block: Block, roots: Sequence[_Root], readers: Executor, step: Callable[[], None]
-    ) -> tuple[Refined, frozenset[Region]]:
-        """What becomes of a block's roots, and the damage that was met; for several threads at once."""
+    def _refined(self, block: Block, roots: Sequence[_Root], readers: Executor, step: Callable[[], None]) -> _Found:
+        """What becomes of a block's roots; for several threads at once."""
         batch, damaged = self._job.batch, set[Region]()
+        corner = self._job.placement.support(block)
+        sums: Accumulator | None = None
 
         def forward(nodes: Sequence[Node]) -> Iterator[Scores]:
             tasks = in_groups(map(shot_of, nodes), batch)
@@ -140,25 +152,18 @@ class RefinedWork(BlockWork):
                 yield from self._predictor.scores(patches)
                 step()
 
+        def keep(node: Node, scores: Scores) -> None:
+            nonlocal sums
+            sums = self._open(block) if sums is None else sums
+            window = self._tree.window(node)
+            self._predictor.add_enlarged(sums, scores, window.x - corner.x, window.y - corner.y, node.level)
+
         threshold = self._job.coverage.threshold
         assert threshold is not None, "refined coverage has a threshold"
         there = [(node, self._predictor.ferry.up(scores)[0].float()) for node, scores in roots]
         with self._reader.on(block):
-            found = refined(self._tree, threshold, there, forward, matters=self._examined)
-        return found, frozenset(damaged)
-
-    def _keep(self, block: Block, found: Refined, damaged: frozenset[Region]) -> None:
-        """The block's sums, and its leaves."""
-        self._note_damage(damaged)
-        if not found.kept:
-            return
-        self._sums = self._open(block)
-        corner = self._job.placement.support(block)
-        for node, scores in found.kept:
-            window = self._tree.window(node)
-            self._predictor.add_enlarged(self._sums, scores, window.x - corner.x, window.y - corner.y, node.level)
-        for node in found.forwarded:
-            mark(self._tree, self._leaf, node)
+            forwarded = refined(self._tree, threshold, there, forward, keep, matters=self._examined)
+        return _Found(sums, forwarded, frozenset(damaged))
 
     def _roots(self, block: Block) -> Iterator[_Root]:
         _, columns = self._job.placement.cells

@@ -89,7 +89,55 @@ def test_lanes_share_many_cores_evenly_and_leave_few_over(four_threads, cores, c
         assert torch.get_num_threads() == share
 
 
-def test_another_device_works_in_the_thread_that_asks_and_not_ahead():
+def test_a_slow_task_holds_up_no_other_where_the_order_does_not_matter(four_threads):
+    last = threading.Event()
+
+    def work(task):
+        if task == 0:
+            assert last.wait(60), "all others are worked on beside the first"
+        if task == 9:
+            last.set()
+        return -task
+
+    with Lanes(CPU) as lanes:
+        found = list(lanes.as_completed(work, range(10)))
+    assert sorted(found) == [(k, -k) for k in range(10)]
+    assert found[-1] == (0, 0)
+
+
+def test_of_large_results_there_is_no_more_than_one_a_lane(four_threads):
+    made = threading.Semaphore(0)
+    taken = []
+
+    def tasks():
+        for k in range(20):
+            taken.append(k)
+            yield k
+
+    with Lanes(CPU) as lanes:
+        results = lanes.as_completed(lambda task: made.release(), tasks())
+        next(results)
+        for _ in range(lanes.count):
+            assert made.acquire(timeout=60)
+        assert taken == [0, 1, 2, 3]
+        next(results)
+        assert taken == [0, 1, 2, 3, 4]
+        results.close()
+
+
+def test_an_error_in_any_order_ends_the_rest(four_threads):
+    def work(task):
+        if task == 2:
+            raise ValueError("bad")
+        return task
+
+    with Lanes(CPU) as lanes, pytest.raises(ValueError, match="bad"):
+        for _ in lanes.as_completed(work, range(1000)):
+            pass
+
+
+@pytest.mark.parametrize("order", ["map", "as_completed"])
+def test_another_device_works_in_the_thread_that_asks_and_not_ahead(order):
     taken = []
 
     def tasks():
@@ -98,6 +146,6 @@ def test_another_device_works_in_the_thread_that_asks_and_not_ahead():
             yield k
 
     with Lanes(torch.device("meta")) as lanes:
-        results = lanes.map(lambda task: threading.current_thread(), tasks())
+        results = getattr(lanes, order)(lambda task: threading.current_thread(), tasks())
         assert next(results) == (0, threading.current_thread())
         assert taken == [0]
