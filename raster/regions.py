@@ -10,11 +10,8 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from array import array
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -24,7 +21,8 @@ from pydantic import BaseModel, ConfigDict
 
 from foveate.errors import Dismissed, FoveateError, Unexpected, WorkerLost, error_of
 from foveate.schema import NODATA
-from raster.features import Feature, Features, RegionsJob
+from raster.collection import FeatureFile
+from raster.features import Features, RegionsJob
 from raster.polygonize import Polygonizer
 from raster.rings import Outlines
 from raster.whole_file import whole_file
@@ -150,10 +148,12 @@ class RegionsProcess:
 
 def write_regions(job: RegionsJob, strips: Iterator[NDArray[np.uint8]]) -> RegionsSummary:
     """Write the polygons of a mask that comes in strips of whole rows to `job.out`. Raises DiskFull."""
-    features = Features(job)
-    with whole_file(job.out) as partial, tempfile.TemporaryFile(dir=job.out.parent) as file:
-        spool = _Spool(file, job.minimum_area, job.maximum_regions)
-        polygonizer = Polygonizer(job.mask_size.width, lambda: spool.minimum)
+    features, size = Features(job), job.mask_size
+    with whole_file(job.out) as partial, partial.open("w+b") as file:
+        most = size.width * size.height
+        room = len(_head(job, features, RegionsSummary(regions=most, minimum_area=most, dropped_pixels=most))) + 1
+        written = FeatureFile(file, room, job.minimum_area, job.maximum_regions)
+        polygonizer = Polygonizer(size.width, lambda: written.minimum)
         examined = 0
 
         def traced() -> Iterator[Outlines]:
@@ -164,15 +164,15 @@ def write_regions(job: RegionsJob, strips: Iterator[NDArray[np.uint8]]) -> Regio
             yield from polygonizer.finish()
 
         for outlines in _ahead(traced()):
-            spool.extend(features.of(outlines))
-        regions, pixels = spool.settle()
+            written.extend(features.of(outlines))
+        regions, pixels = written.settle()
         summary = RegionsSummary(
             regions=regions,
-            minimum_area=spool.minimum,
+            minimum_area=written.minimum,
             dropped_pixels=examined - pixels,
             beyond_map=features.earth is not None and not features.earth.even,
         )
-        _write_collection(partial, _members(job, features, summary), spool)
+        written.finish(_head(job, features, summary))
     return summary
 
 
@@ -185,47 +185,8 @@ def _ahead(items: Iterator[Outlines]) -> Iterator[Outlines]:
             yield item
 
 
-class _Spool:
-    """Features on disk in the order of their coming, with a minimum area that rises when they become too many."""
-
-    def __init__(self, file: IO[bytes], minimum: int, maximum_regions: int) -> None:
-        self.minimum = max(1, minimum)
-        self._file = file
-        self._maximum = maximum_regions
-        self._areas, self._offsets, self._lengths = array("q"), array("q"), array("q")
-        self._end = 0
-
-    def extend(self, features: Iterator[Feature]) -> None:
-        for feature in features:
-            if feature.pixels < self.minimum:
-                continue
-            self._file.write(feature.line)
-            self._areas.append(feature.pixels)
-            self._offsets.append(self._end)
-            self._lengths.append(len(feature.line))
-            self._end += len(feature.line)
-            if len(self._areas) > 2 * self._maximum:
-                self.settle()
-
-    def settle(self) -> tuple[int, int]:
-        """Raise the minimum until at most the maximum remain; how many do, and the sum of their areas."""
-        areas = np.array(self._areas, dtype=np.int64)
-        if len(areas) > self._maximum:
-            self.minimum = max(self.minimum, int(np.sort(areas)[-self._maximum - 1]) + 1)
-        kept = areas >= self.minimum
-        for name in ("_areas", "_offsets", "_lengths"):
-            column = np.array(getattr(self, name), dtype=np.int64)[kept]
-            setattr(self, name, array("q", column.tobytes()))
-        return int(kept.sum()), int(areas[kept].sum())
-
-    def features(self) -> Iterator[bytes]:
-        for offset, length in zip(self._offsets, self._lengths, strict=True):
-            self._file.seek(offset)
-            yield self._file.read(length)
-
-
-def _members(job: RegionsJob, features: Features, summary: RegionsSummary) -> dict[str, Any]:
-    """What the file says about itself."""
+def _head(job: RegionsJob, features: Features, summary: RegionsSummary) -> bytes:
+    """What the file says about itself, up to the first feature."""
     on_map = features.earth is not None
     content: dict[str, Any] = {
         "frame": "longitude and latitude (WGS 84)" if on_map else f"{job.frame} pixels, origin top left, y down",
@@ -236,16 +197,8 @@ def _members(job: RegionsJob, features: Features, summary: RegionsSummary) -> di
     if job.bounds is not None and not on_map:
         # Viewers that crop a slide to its scanner bounds subtract this from every coordinate.
         content["bounds_offset_px"] = job.bounds[:2]
-    return content
-
-
-def _write_collection(path: Path, members: dict[str, Any], spool: _Spool) -> None:
-    with path.open("wb") as file:
-        head = json.dumps({"type": "FeatureCollection", "foveate": members}, ensure_ascii=False)
-        file.write(head[:-1].encode() + b', "features": [')
-        for index, feature in enumerate(spool.features()):
-            file.write((b",\n" if index else b"\n") + feature)
-        file.write(b"\n]}\n")
+    collection = json.dumps({"type": "FeatureCollection", "foveate": content}, ensure_ascii=False)
+    return f'{collection[:-1]}, "features": ['.encode()
 
 
 def _strips(job: RegionsJob, pixels: IO[bytes]) -> Iterator[NDArray[np.uint8]]:
