@@ -3,8 +3,6 @@
 Letters: L images of a batch, D fields of view, C bands, H W pixels.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -13,7 +11,7 @@ from model.geometry import Geometry
 from model.resample import area, bilinear
 from raster.geometry import Region, Size
 
-__all__ = ["extract_labels", "extract_patches", "extract_selected"]
+__all__ = ["extract_labels", "extract_patches"]
 
 
 def extract_patches(image_LCHW: Tensor, geometry: Geometry, location: tuple[int, int]) -> Tensor:
@@ -23,14 +21,6 @@ def extract_patches(image_LCHW: Tensor, geometry: Geometry, location: tuple[int,
     """
     windows = geometry.windows(_size(image_LCHW), location)
     return torch.stack([_patch(image_LCHW, geometry, window) for window in windows])
-
-
-def extract_selected(
-    image_LCHW: Tensor, geometry: Geometry, location: tuple[int, int], index_L: Sequence[int]
-) -> Tensor:
-    """One field of view, `index_L` (0-based), for each image: (L, C, P, P * aspect)."""
-    windows = geometry.windows(_size(image_LCHW), location)
-    return torch.cat([_patch(image_LCHW[n : n + 1], geometry, windows[k]) for n, k in enumerate(index_L)])
 
 
 def extract_labels(

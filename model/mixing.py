@@ -13,13 +13,11 @@ from torch.nn import functional
 
 __all__ = [
     "categorical_weights",
-    "fixed_weights",
     "gumbel_noise",
     "gumbel_weights",
     "mean_weights",
     "mix",
     "mode_weights",
-    "random_weights",
 ]
 
 
@@ -66,18 +64,6 @@ def categorical_weights(values_ND: Tensor, index_N: Tensor, *, logs: bool = True
     if logs:
         return one_hot_ND, values_ND.log_softmax(dim=1).gather(1, index_N[:, None])[:, 0]
     return one_hot_ND, (values_ND.gather(1, index_N[:, None])[:, 0] / values_ND.sum(dim=1)).log()
-
-
-def fixed_weights(log_f_ND: Tensor, weights_D: Tensor) -> Tensor:
-    """The same weights for every patch, such as one-hot or 1/D each; F_theta gets no gradient."""
-    return weights_D.to(log_f_ND).expand(log_f_ND.shape[0], -1)
-
-
-def random_weights(log_f_ND: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A uniformly drawn field of view for every patch (the paper's random baseline)."""
-    N, D = log_f_ND.shape
-    index_N = torch.randint(D, (N,), generator=generator, device=log_f_ND.device)
-    return categorical_weights(log_f_ND.detach(), index_N)[0]
 
 
 def _one_hot(values_ND: Tensor) -> Tensor:

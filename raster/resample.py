@@ -52,15 +52,6 @@ def resample(values: NDArray[Any], origin: Region, box: tuple[float, float, floa
     return _by_band(part, lambda plane: plane.reduce((step_x, step_y)))
 
 
-def antialiased(values: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """All of `values` (height, width, bands) as `size` pixels by the triangle alone, whatever the ratio.
-
-    So the loader of the method's authors resizes 8-bit images, in two passes that round to 8 bits.
-    """
-    bilinear = Image.Resampling.BILINEAR
-    return np.asarray(_by_band(values, lambda plane: plane.resize((size.width, size.height), bilinear)), np.uint8)
-
-
 def _slanted(plane: Image.Image, size: Size, box: tuple[float, float, float, float], ratio: float) -> Image.Image:
     if ratio >= 1:
         return plane.resize((size.width, size.height), Image.Resampling.BILINEAR, box)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from foveate.errors import OptionInvalid
-from model.extract import extract_labels, extract_patches, extract_selected
+from model.extract import extract_labels, extract_patches
 from model.geometry import Geometry
 from model.resample import area, bilinear, bilinear_weights, low_resolution
 from raster.geometry import Region, Size
@@ -122,9 +122,6 @@ def test_patches_are_padded_cropped_and_resampled(kind: str, outside: str) -> No
             cut = padded[:, :, window.y + 40 : window.y1 + 40, window.x + 40 : window.x1 + 40]
             resampled = (area if kind == "center" else bilinear)(cut, 9, 9)
             assert torch.allclose(patch, resampled, atol=1e-5)
-        one = extract_selected(image, geometry, location, [2, 0])
-        assert torch.equal(one[0], patches[2, 0])
-        assert torch.equal(one[1], patches[0, 1])
 
 
 def test_the_smallest_patch_is_a_copy() -> None:

@@ -10,13 +10,11 @@ from torch import Tensor
 
 from model.mixing import (
     categorical_weights,
-    fixed_weights,
     gumbel_noise,
     gumbel_weights,
     mean_weights,
     mix,
     mode_weights,
-    random_weights,
 )
 
 LOGITS = torch.tensor([[0.3, 1.2, -0.4], [2.0, 2.0, -50.0]])
@@ -129,12 +127,3 @@ def test_a_probability_of_0_spoils_no_gradient(gradient: Literal["st", "st_inv"]
         assert f.tolist() == [[1.0, 0.0]]
         (weigh(f) * torch.tensor([[1.0, 2.0]])).sum().backward()
         assert logits.grad is not None and bool(logits.grad.isfinite().all())
-
-
-def test_fixed_and_random_weights_carry_no_gradient() -> None:
-    log_f = torch.zeros(3000, 3, requires_grad=True)
-    assert not fixed_weights(log_f, torch.tensor([0.0, 1.0, 0.0])).requires_grad
-    drawn = random_weights(log_f, torch.Generator().manual_seed(1))
-    assert not drawn.requires_grad
-    assert torch.equal(drawn.sum(dim=1), torch.ones(3000))
-    assert torch.allclose(drawn.mean(dim=0), torch.full((3,), 1 / 3), atol=0.04)

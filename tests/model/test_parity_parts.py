@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from model.extract import extract_labels, extract_patches, extract_selected
+from model.extract import extract_labels, extract_patches
 from model.foveation import FoveationModule, from_authors
 from model.geometry import Geometry
 from model.mapping import map_parity
@@ -69,10 +69,9 @@ def test_patches_and_labels(case: Case) -> None:
     stride = settings["segm_downsampling_rate"] if settings["train"] else 1
     for k, (row, column) in enumerate(arrays["locations"].tolist()):
         location = (row, column)
-        if settings["select_scale"] is None:
-            patches = extract_patches(image, geometry, location)
-        else:
-            patches = extract_selected(image, geometry, location, settings["select_scale"])[None]
+        patches = extract_patches(image, geometry, location)
+        if settings["select_scale"] is not None:
+            patches = patches[settings["select_scale"], range(len(image))][None]
         assert_forward(patches, arrays["patches"][k], f"patches at {location}")
         labels = extract_labels(label, geometry, location, size, fill=settings["label_pad_value"], stride=stride)
         assert torch.equal(labels, arrays["label_patches"][k]), location

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from model.extract import extract_labels, extract_patches
 from model.foveation import AUTHORS_NAMES, FoveationModule, from_authors
-from model.mixing import categorical_weights, fixed_weights, gumbel_weights, mean_weights, mix, mode_weights
+from model.mixing import categorical_weights, gumbel_weights, mean_weights, mix, mode_weights
 from model.resample import low_resolution
 from raster.geometry import Size
 from tests.model.parity import Case, Segmenter, assert_forward, assert_gradient, cases, part
@@ -24,7 +24,7 @@ def weigh(case: Case, arrays: dict[str, Tensor], log_f: Tensor, images: int) -> 
         noise = arrays["noise"].permute(2, 0, 1).flatten(0, 1)
         return gumbel_weights(log_f, tau=settings["tau"], noise_ND=noise, hard=policy == "gumbel_st"), None
     if policy in ("one_hot", "average"):
-        return fixed_weights(log_f, torch.tensor(settings["weights"])), None
+        return torch.tensor(settings["weights"]).expand_as(log_f), None
     assert policy in ("categorical", "categorical_inv")
     index = arrays["selected"].reshape(images, -1).T.flatten()
     return categorical_weights(log_f, index)
