@@ -28,9 +28,9 @@ class FeatureFile:
         for feature in features:
             if feature.pixels < self.minimum:
                 continue
-            self._file.write(feature.line + _BETWEEN)
+            self._file.writelines([*feature.parts, _BETWEEN])
             self._areas.append(feature.pixels)
-            self._lengths.append(len(feature.line) + len(_BETWEEN))
+            self._lengths.append(sum(map(len, feature.parts)) + len(_BETWEEN))
             if len(self._areas) > 2 * self._most:
                 self.settle()
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,8 @@ from raster.walks import Indices
 
 _NAMESPACE = uuid.UUID("6f3c1d0e-52f4-5c55-9b0c-8f5d3a1f7e21")
 """Of the regions' ids: the uuid5 of a class and the corners in level-0 pixels."""
+_MOST_CORNERS = 1 << 17
+"""Of rings that are printed at once: what is between takes a hundred bytes for each."""
 
 
 class RegionsJob(BaseModel):
@@ -56,9 +58,12 @@ class RegionsJob(BaseModel):
 
 @dataclass(frozen=True)
 class Feature:
-    """One region as a line of JSON, and its pixels in the mask."""
+    """One region as a line of JSON, in parts that follow each other, and its pixels in the mask.
 
-    line: bytes
+    One region may be most of a mask, and its text is not put together before it is in the file.
+    """
+
+    parts: Sequence[bytes]
     pixels: int
 
 
@@ -88,8 +93,8 @@ class Features:
             outlines.values.tolist(), names, geometries, pixels, areas, strict=True
         ):
             if geometry:
-                line = b'{"type":"Feature","id":"%s","geometry":%s,"properties":%s}'
-                yield Feature(line % (name, geometry, self._properties(value, size)), own)
+                head, tail = b'{"type":"Feature","id":"%s","geometry":' % name, self._properties(value, size)
+                yield Feature([head, *geometry, b',"properties":%s}' % tail], own)
 
     def _level0(self, corners: NDArray[np.int32]) -> NDArray[np.int64]:
         """From mask pixels to level-0 pixels; the last mask pixel may hang over the image and is cut."""
@@ -98,19 +103,34 @@ class Features:
         cut: NDArray[np.int64] = np.minimum(placed, np.array([region.x1, region.y1]))
         return cut
 
-    def _together(self, corners: NDArray[np.int64], starts: Indices, firsts: Indices) -> Iterator[bytes]:
-        """The geometry of each region; all coordinates are computed and printed at once."""
-        closed = np.insert(np.arange(len(corners)), starts[1:], starts[:-1])
-        points, starts, decimals = corners[closed], starts + np.arange(len(starts)), 0
+    def _together(self, corners: NDArray[np.int64], starts: Indices, firsts: Indices) -> Iterator[list[bytes]]:
+        """The geometry of each region; many coordinates are computed and printed at once."""
+        rings = [ring for part in self._groups(starts) for ring in self._printed(corners, starts[part])]
+        for a, b in pairwise(firsts.tolist()):
+            yield [b'{"type":"Polygon","coordinates":[', *rings[a : b - 1], rings[b - 1][:-1], b"]}"]
+
+    @staticmethod
+    def _groups(starts: Indices) -> Iterator[slice]:
+        """Rings that are printed at once, as a slice of `starts` with the end of the last one."""
+        first = 0
+        while first < len(starts) - 1:
+            end = max(first + 1, int(np.searchsorted(starts, starts[first] + _MOST_CORNERS, "right")) - 1)
+            yield slice(first, end + 1)
+            first = end
+
+    def _printed(self, corners: NDArray[np.int64], starts: Indices) -> Iterator[bytes]:
+        """Each ring, closed, as a JSON array and a comma."""
+        own, starts, decimals = corners[starts[0] : starts[-1]], starts - starts[0], 0
+        closed = np.insert(np.arange(len(own)), starts[1:], starts[:-1])
+        points, starts = own[closed], starts + np.arange(len(starts))
         if self.earth is not None:
             points, starts = self.earth.place_rings(points, starts)
             decimals = self.earth.decimals
         text, ends = point_text(points, decimals)
-        rings = [b"[" + text[a : b - 1] + b"]" for a, b in pairwise(ends[starts].tolist())]
-        for a, b in pairwise(firsts.tolist()):
-            yield b'{"type":"Polygon","coordinates":[' + b",".join(rings[a:b]) + b"]}"
+        for a, b in pairwise(ends[starts].tolist()):
+            yield b"[%s]," % text[a : b - 1]
 
-    def _one_by_one(self, corners: NDArray[np.int64], starts: Indices, firsts: Indices) -> Iterator[bytes]:
+    def _one_by_one(self, corners: NDArray[np.int64], starts: Indices, firsts: Indices) -> Iterator[list[bytes]]:
         """The geometry of each region, whose polygon may change its shape on the map; empty: it has no place there."""
         assert self.earth is not None
         decimals = self.earth.decimals
@@ -124,7 +144,7 @@ class Features:
                 for part in self.earth.place(shapely.Polygon(rings[a], rings[a + 1 : b]))
             ]
             kind, coordinates = ("Polygon", polygons[0]) if len(polygons) == 1 else ("MultiPolygon", polygons)
-            yield _json({"type": kind, "coordinates": coordinates}) if polygons else b""
+            yield [_json({"type": kind, "coordinates": coordinates})] if polygons else []
 
     def _names(
         self, values: NDArray[np.uint8], corners: NDArray[np.int64], starts: Indices, firsts: Indices

@@ -54,7 +54,10 @@ def stand_by() -> None:
 
 
 def _start() -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "raster.regions"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # What one of its threads makes the other one frees: out of two heaps (glibc's way) it takes 30 MB more.
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    command = [sys.executable, "-m", "raster.regions"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 
 def _child() -> "subprocess.Popen[bytes]":
