@@ -106,7 +106,12 @@ def check_new(out: Path, hint: str = "choose another place, or remove what is th
 
 
 def check_unasked(out: Path, *, overwrite: bool) -> None:
-    """OutputExists if there is anything at `out`, unless --overwrite was said."""
+    """OutputExists if there is anything at `out`, unless --overwrite was said; OptionInvalid if it is not UTF-8."""
+    try:
+        str(out.absolute()).encode()
+    except UnicodeEncodeError as error:
+        hint = "choose another --out, or work in another directory"
+        raise OptionInvalid(f"the path {str(out.absolute())!a} is not UTF-8", hint=hint) from error
     if not overwrite:
         check_new(out, "choose another --out, or say --overwrite")
 

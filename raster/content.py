@@ -83,6 +83,14 @@ def local_path(path: Path) -> Path:
         exists = False
     if not exists:
         raise ImageMissing(f"{text} does not exist", hint="Check the path of the image.")
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError as error:
+        # Bytes of the name that are no UTF-8 stand as lone surrogates, which neither GDAL nor a manifest takes.
+        raise ImageUnsupported(
+            f"the path {str(absolute)!a} is not UTF-8, which readers of images want",
+            hint="Rename what is not, or give a link with another name.",
+        ) from error
     return absolute
 
 

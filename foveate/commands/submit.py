@@ -38,10 +38,11 @@ from foveate.schema import JobState, SegmentOptions, StatusInfo
 
 @dataclass
 class Submission:
-    """One image on its way; `out` is where its results will lie, `status` and `jobID` are what the service says."""
+    """One image on its way; `out` is where its results will lie, the rest is what the service says."""
 
     image: str
     out: str | None
+    imageID: str | None = None  # noqa: N815
     jobID: str | None = None  # noqa: N815
     status: str = "not sent"
     error: dict[str, str] | None = None
@@ -126,20 +127,34 @@ def _interruptible(submissions: list[Submission]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        jobs = {entry.jobID: JobState(entry.status) for entry in submissions if entry.jobID is not None}
-        if not jobs:
+        told = [*_loose(submissions), *_known(submissions)]
+        if not told:
             raise
-        # Of these alone: to cancel a job that has ended removes its results.
-        going = [job for job, state in jobs.items() if not state.terminal]
-        named = going or list(jobs)
-        name = named[0] if len(named) == 1 else "ID"
-        if going:
-            message = f"interrupted; the service goes on with job {', '.join(going)}"
-            hint = f"`foveate jobs fetch {name}` gets its results once it is done, `foveate jobs cancel {name}` ends it"
-        else:
-            message = f"interrupted; job {', '.join(named)} has ended"
-            hint = f"`foveate jobs fetch {name}` gets its results"
-        raise Interrupted(message, hint=hint) from interrupt
+        messages, hints = zip(*told, strict=True)
+        raise Interrupted(f"interrupted; {'; '.join(messages)}", hint="; ".join(hints)) from interrupt
+
+
+def _loose(submissions: list[Submission]) -> Iterator[tuple[str, str]]:
+    """What to say of an image that was sent, and whose job was being asked for."""
+    for image in [entry.imageID for entry in submissions if entry.imageID is not None and entry.jobID is None]:
+        yield (
+            f"the service has image {image}, and perhaps a job of it",
+            f"`foveate jobs list` tells; if there is none, `foveate images delete {image}` removes the image",
+        )
+
+
+def _known(submissions: list[Submission]) -> Iterator[tuple[str, str]]:
+    """What to say of the jobs that were answered."""
+    jobs = {entry.jobID: JobState(entry.status) for entry in submissions if entry.jobID is not None}
+    # Of these alone: to cancel a job that has ended removes its results.
+    going = [job for job, state in jobs.items() if not state.terminal]
+    named = going or list(jobs)
+    name = named[0] if len(named) == 1 else "ID"
+    if going:
+        hint = f"`foveate jobs fetch {name}` gets its results once it is done, `foveate jobs cancel {name}` ends it"
+        yield f"the service goes on with job {', '.join(going)}", hint
+    elif named:
+        yield f"job {', '.join(named)} has ended", f"`foveate jobs fetch {name}` gets its results"
 
 
 def _planned(images: list[Path], out: Path | None) -> list[Submission]:
@@ -166,6 +181,7 @@ def _send(client: Client, submission: Submission, options: SegmentOptions) -> No
     try:
         with show_progress(f"upload {image.name}") as report:
             stored = client.upload(image, lambda share: report(share, ""))
+        submission.imageID = stored.id
         try:
             job = client.submit(stored.id, **options.model_dump())
         except ServiceUnreachable:
@@ -173,6 +189,7 @@ def _send(client: Client, submission: Submission, options: SegmentOptions) -> No
         except FoveateError:
             with suppress(FoveateError):
                 client.delete_image(stored.id)  # nobody would know of it
+                submission.imageID = None
             raise
     except FoveateError as error:
         submission.fail(error)

@@ -19,6 +19,7 @@ from foveate.cli import run
 from foveate.client import CHUNK, Client
 from foveate.errors import DiskFull, ImageMissing, OptionInvalid, OutputExists, ServiceUnreachable, UploadInvalid
 from foveate.localfiles import arriving, local_errors
+from foveate.schema import StatusInfo
 
 ROOT = Path(__file__).parents[2]
 MASK = bytes(range(256)) * 10_000
@@ -244,6 +245,25 @@ def test_ctrl_c_names_the_job_and_how_to_go_on(
     assert capsys.readouterr().err.endswith(
         "error: interrupted; job job has ended\nhint: `foveate jobs fetch job` gets its results\n"
     )
+
+
+def test_ctrl_c_before_the_job_is_answered_names_the_image(
+    flaky: Flaky, image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Client.submit
+
+    def interrupted(client: Client, *words: str, **options: object) -> StatusInfo:
+        if flaky.asked("POST", "/processes/segment/execution"):
+            raise KeyboardInterrupt
+        return first(client, *words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Client, "submit", interrupted)
+    flaky.states = ["running"]
+    assert run(["submit", str(image), str(image), str(image), "--server", flaky.url]) == 1
+    message, hint = capsys.readouterr().err.splitlines()[-2:]
+    assert "the service has image image, and perhaps a job of it; the service goes on with job job" in message
+    assert "`foveate images delete image`" in hint and "`foveate jobs cancel job`" in hint
+    assert len(flaky.asked("POST", "/images")) == 2
 
 
 def test_a_file_in_the_way_is_said_and_the_table_is_printed(

@@ -1,5 +1,6 @@
 """Choosing a reader by content, and refusing what no reader takes."""
 
+import os
 import pickle
 import shutil
 import subprocess
@@ -86,6 +87,17 @@ def test_hopeless_files_are_refused_by_name(
 def test_missing_files_are_missing(tmp_path: Path, name: str) -> None:
     with pytest.raises(ImageMissing, match="nothing"):
         open_image(ImageRef(tmp_path / name))
+
+
+def test_a_path_that_is_not_utf8_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"a\xff.tif")
+    shutil.copy(DATA / "geotiff" / "cogeo.tif", path)
+    with pytest.raises(ImageUnsupported, match="not UTF-8") as caught:
+        open_image(ImageRef(path))
+    caught.value.message.encode()
+    link = tmp_path / "link.tif"
+    link.symlink_to(path.name)
+    open_image(ImageRef(link)).close()
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,14 @@ def test_a_place_where_no_result_can_lie_is_named(scene, tmp_path, capsys, place
     assert f"--out: the directory {tmp_path / place}.partial cannot be made" in said
 
 
+def test_a_place_that_is_not_utf8_is_refused_before_any_work(scene, tmp_path, capsys):
+    image, bundle = scene
+    out = tmp_path / os.fsdecode(b"o\xff")
+    assert run(["segment", str(image), "--out", str(out), "--model", str(bundle)]) == 2
+    assert "is not UTF-8" in capsys.readouterr().err
+    assert not out.with_name(out.name + ".partial").exists()
+
+
 @pytest.mark.parametrize("amount", ["nan", "inf", "0"])
 def test_no_amount_of_memory_is_refused(scene, tmp_path, capsys, amount):
     image, bundle = scene
