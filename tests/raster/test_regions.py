@@ -226,6 +226,21 @@ def test_noise_does_not_explode(tmp_path: Path) -> None:
     assert sum(geometry.area for geometry in shapes(features)) == sum(areas)
 
 
+@pytest.mark.parametrize("at_once", [1, 40, 1000])
+def test_how_many_corners_are_printed_at_once_makes_no_difference(
+    tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, size = georeference_of(GEOTIFFS / "cogeo.tif")
+    region = Region(0, 0, min(300, size.width), min(200, size.height))
+    case = case_of(tmp_path, blobs(region.size), georeference=place, region=region)
+    case.write()
+    written = case.job.out.read_bytes()
+    assert max(written.count(b"]], [["), written.count(b"]],[[")) > 5, "some regions have holes"
+    monkeypatch.setattr("raster.features._MOST_CORNERS", at_once)
+    case.write()
+    assert case.job.out.read_bytes() == written
+
+
 @pytest.mark.parametrize("height", [1, 37, 100])
 def test_the_child_process_writes_the_same_bytes(tmp_path: Path, height: int) -> None:
     case = case_of(tmp_path, blobs(Size(200, 100)))
