@@ -14,6 +14,7 @@ from raster.geometry import Size
 from raster.georeference import Georeference
 from raster.globe import Coordinates, on_globe, polygons_of, unwrapped
 from raster.places import Places, ground_of, on_earth
+from raster.smooth import SmoothPlaces
 
 __all__ = ["EarthPlacement", "on_earth"]
 
@@ -25,6 +26,8 @@ _OUTERMOST = (179.0, 80.0)
 """Of an even placement: pixels by which corners may be off, the span in degrees, and the farthest place."""
 _LONGEST, _SHORTEST = 64, 4
 """Pixels of a piece of a side, between which the survey chooses; where the shortest is bent, each side is measured."""
+_EXACT = 1e-3
+"""Of the last decimal: by how much a polynomial that stands for the projection may leave it."""
 _SURVEYED = 17
 _CELLS = 1024
 """Into which the longer side of an image is cut to find where it has a place on the map."""
@@ -56,6 +59,8 @@ class EarthPlacement:
             self.even = False
         if not self._straight:
             self._places.pass_poles_by()
+        unit = 10.0**-self.decimals
+        self._quick = SmoothPlaces.fitted(self._places, size, _EXACT * unit) if self.even else None
 
     def place(self, polygon: shapely.Polygon) -> list[shapely.Polygon]:
         """The parts of `polygon` in degrees, exterior rings counter-clockwise; empty if nothing of it is on the map."""
@@ -106,7 +111,7 @@ class EarthPlacement:
         that went the other way, come out as RFC 7946 wants them. For an `even` placement.
         """
         points, starts = _in_pieces(corners, starts, self._step)
-        fixed = np.rint(self._places(points) * 10.0**self.decimals).astype(np.int64)
+        fixed = np.rint((self._quick or self._places)(points) * 10.0**self.decimals).astype(np.int64)
         return (fixed[_backwards(starts)] if self._mirrored else fixed), starts
 
     def _survey(self, size: Size) -> tuple[bool, bool, bool]:
