@@ -94,9 +94,11 @@ class Lanes:
             return ((task, work(task)) for task in tasks)
         return ahead(tasks, work, self._executor, (1 + _AHEAD) * self.count)
 
-    def as_completed(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[T, R]]:
-        """As `map`, for tasks that take unequal times and results that are large: in whichever order they end, one task
-        a lane, of which no other begins until the caller takes what is done."""
+    def as_completed(self, work: Callable[[T], R], tasks: Iterable[T], most: int) -> Iterator[tuple[T, R]]:
+        """As `map`, for tasks that take unequal times and results that are large: in whichever order they end.
+
+        At most `most` are under way or wait for the caller, and no more than one beyond what there are lanes.
+        """
         if self._executor is None:
             yield from self.map(work, tasks)
             return
@@ -104,7 +106,7 @@ class Lanes:
         try:
             for task in tasks:
                 under_way[self._executor.submit(work, task)] = task
-                if len(under_way) == self.count:
+                if len(under_way) == min(self.count + 1, most):
                     yield _first_done(under_way)
             while under_way:
                 yield _first_done(under_way)

@@ -57,7 +57,8 @@ class PatchBatch:
 
 
 class Predictor:
-    """One bundle, warm on one device. Its methods are for one thread at a time, but for `scores`.
+    """One bundle, warm on one device. Its methods are for one thread at a time, but for `scores`, and those that make
+    open sums and add to them: any thread may, to sums of its own.
 
     Pixels go to the device as they are, and labels come back; all between happens there. Evaluation mode; batch
     normalisation is folded into the convolutions, and on a CPU they are fused with what follows; patches are

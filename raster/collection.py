@@ -9,6 +9,8 @@ import numpy as np
 from raster.features import Feature
 
 _BETWEEN, _END = b",\n", b"\n]}\n"
+_PART_BYTES = 1 << 20
+"""That are moved at once: one region may be most of a mask."""
 
 
 class FeatureFile:
@@ -63,12 +65,17 @@ class FeatureFile:
         for area, length, stays in zip(areas, lengths, kept, strict=True):
             if stays:
                 if end < start:
-                    self._file.seek(start)
-                    line = self._file.read(length)
-                    self._file.seek(end)
-                    self._file.write(line)
+                    self._move(start, end, length)
                 self._areas.append(area)
                 self._lengths.append(length)
                 end += length
             start += length
         self._file.seek(end)
+
+    def _move(self, start: int, end: int, length: int) -> None:
+        """`length` bytes from `start` on, to `end`, which lies before it."""
+        for done in range(0, length, _PART_BYTES):
+            self._file.seek(start + done)
+            part = self._file.read(min(_PART_BYTES, length - done))
+            self._file.seek(end + done)
+            self._file.write(part)

@@ -88,7 +88,7 @@ def local_path(path: Path) -> Path:
     except UnicodeEncodeError as error:
         # Bytes of the name that are no UTF-8 stand as lone surrogates, which neither GDAL nor a manifest takes.
         raise ImageUnsupported(
-            f"the path {str(absolute)!a} is not UTF-8, which readers of images want",
+            f"the path {str(absolute)!a} is not UTF-8",
             hint="Rename what is not, or give a link with another name.",
         ) from error
     return absolute

@@ -153,7 +153,7 @@ def write_regions(job: RegionsJob, strips: Iterator[NDArray[np.uint8]]) -> Regio
     """Write the polygons of a mask that comes in strips of whole rows to `job.out`. Raises DiskFull."""
     features, size = Features(job), job.mask_size
     with whole_file(job.out) as partial, partial.open("w+b") as file:
-        most = size.width * size.height
+        most = max(size.width * size.height, job.minimum_area) + 1
         room = len(_head(job, features, RegionsSummary(regions=most, minimum_area=most, dropped_pixels=most))) + 1
         written = FeatureFile(file, room, job.minimum_area, job.maximum_regions)
         polygonizer = Polygonizer(size.width, lambda: written.minimum)

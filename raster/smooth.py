@@ -34,13 +34,15 @@ class SmoothPlaces:
 
     @classmethod
     def fitted(cls, exact: ToDegrees, size: Size, tolerance: float) -> Self | None:
-        """The simplest that leaves `exact` by no more than `tolerance` [degrees] anywhere; None: there is none.
+        """The simplest that leaves `exact` by no more than `tolerance` [degrees] at 33 x 33 places.
 
-        `exact` must give a place to every pixel of the image.
+        None: there is none, or one of these has no place in degrees.
         """
         half = np.array([size.width, size.height]) / 2
         tested = _grid(np.linspace(-1, 1, _TESTED))
         wanted = exact((tested + 1) * half)
+        if not np.isfinite(wanted).all():
+            return None
         for degree in _DEGREES:
             found = cls._of_degree(degree, exact, half)
             if np.abs(found((tested + 1) * half) - wanted).max() <= tolerance:

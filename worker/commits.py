@@ -194,6 +194,9 @@ class Commits:
                 sums, y, x = self._canvas.sums(owner, piece.name), y + kept.y, x + kept.x
             if sums is None:
                 continue
+            if total is None and sums.shape[1:] == region.size.shape:
+                total = np.array(sums)
+                continue
             if total is None:
                 total = np.zeros((sums.shape[0], *region.size.shape), np.float32)
             total[:, y : y + sums.shape[1], x : x + sums.shape[2]] += sums

@@ -14,14 +14,12 @@ from raster.source import check_damage
 from worker.batches import Shot, in_groups
 from worker.canvas import BlockRecord, Canvas, Tally
 from worker.commits import Commits, ForwardedBlock
-from worker.job import Job, threads
+from worker.job import COMMITTED_AT_ONCE, Job, threads
 from worker.plan import Plan
 from worker.trees import reader_of, shots_of
 
 AHEAD = 3
 """Batches that are read or held ahead of the network, a thread."""
-_WAITING = 2
-"""Blocks that are being committed, or wait for it, at most while the next one is computed."""
 
 
 Patches = tuple[PatchBatch, frozenset[Region]]
@@ -55,7 +53,8 @@ class Computed:
 class BlockWork:
     """Computes the blocks of one job that its canvas lacks.
 
-    Changes over time: the sums of the block at hand, in the caller's thread, and in another what is committed.
+    Changes over time: the sums of the block at hand, in the caller's thread (under refined coverage those of several
+    blocks, in as many lanes), and in another what is committed.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class BlockWork:
             ThreadPoolExecutor(1, "commit", commits.move_here) as committer,
             Lanes(self._predictor.device) as lanes,
         ):
-            for _ in ahead(self._blocks(readers, lanes, pulse), commit, committer, _WAITING):
+            for _ in ahead(self._blocks(readers, lanes, pulse), commit, committer, COMMITTED_AT_ONCE):
                 pass
         self._spent.clear()
         return self._computed()

@@ -35,6 +35,8 @@ _LEAST_SHARE = 0.6
 _CACHE_SHARE, _BLOCK_SHARE, _AHEAD_SHARE = 0.04, 0.3, 0.2
 _MOST_CELLS, _BLOCKS_A_SIDE = 6, 5
 """Of blocks, a side: what a crash may cost is a block or two, and a block more is a seam more."""
+COMMITTED_AT_ONCE = 2
+"""Blocks that are being committed, or wait for it, at most while others are computed."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Budget:
     block: int
     ahead_bytes: int
     """Patches that are read ahead of the network."""
+    at_once: int
+    """Blocks that lanes may be refining, or have refined, each with open sums; others are being committed."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +173,12 @@ def _budget(
         )
     usual = min(max(1, fits), _MOST_CELLS, max(2, math.isqrt(lattice.rows * lattice.columns) // _BLOCKS_A_SIDE))
     if single:
-        usual = 1  # every lane holds the scores of all that it has looked at closer
-    return Budget(int(spare * _CACHE_SHARE), spec.block or usual, int(spare * _AHEAD_SHARE))
+        usual = 1  # every lane holds open sums of its own
+    block = spec.block or usual
+    side = lattice.stride * (block - 1) + lattice.patch
+    sums = int(max(spare, 0) * (1 - _CACHE_SHARE - _AHEAD_SHARE) / (4 * (len(card.classes) + 1) * side**2))
+    at_once = max(1, sums - COMMITTED_AT_ONCE)
+    return Budget(int(spare * _CACHE_SHARE), block, int(spare * _AHEAD_SHARE), at_once)
 
 
 def _readable(

@@ -82,7 +82,8 @@ class RefinedWork(BlockWork):
                 pulse(_COARSE + (1 - _COARSE) * len(self._commits.done) / len(blocks))
 
         todo = ((block, list(self._roots(block))) for block in blocks if block not in self._commits.done)
-        for (block, _), found in lanes.as_completed(lambda task: self._refined(*task, readers, step), todo):
+        most = self._job.budget.at_once
+        for (block, _), found in lanes.as_completed(lambda task: self._refined(*task, readers, step), todo, most):
             self._note_damage(found.damaged)
             for node in found.forwarded:
                 mark(self._tree, self._leaf, node)

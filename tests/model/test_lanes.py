@@ -100,13 +100,12 @@ def test_a_slow_task_holds_up_no_other_where_the_order_does_not_matter(four_thre
         return -task
 
     with Lanes(CPU) as lanes:
-        found = list(lanes.as_completed(work, range(10)))
+        found = list(lanes.as_completed(work, range(10), 9))
     assert sorted(found) == [(k, -k) for k in range(10)]
-    assert found[-1] == (0, 0)
 
 
-def test_of_large_results_there_is_no_more_than_one_a_lane(four_threads):
-    made = threading.Semaphore(0)
+@pytest.mark.parametrize(("most", "held"), [(9, 5), (3, 3), (1, 1)])
+def test_of_large_results_there_are_no_more_than_lanes_and_one_or_what_is_allowed(four_threads, most, held):
     taken = []
 
     def tasks():
@@ -115,25 +114,28 @@ def test_of_large_results_there_is_no_more_than_one_a_lane(four_threads):
             yield k
 
     with Lanes(CPU) as lanes:
-        results = lanes.as_completed(lambda task: made.release(), tasks())
-        next(results)
-        for _ in range(lanes.count):
-            assert made.acquire(timeout=60)
-        assert taken == [0, 1, 2, 3]
-        next(results)
-        assert taken == [0, 1, 2, 3, 4]
+        results = lanes.as_completed(lambda task: task, tasks(), most)
+        for more in range(3):
+            next(results)
+            assert taken == list(range(held + more))
         results.close()
 
 
 def test_an_error_in_any_order_ends_the_rest(four_threads):
+    begun, over = [], threading.Event()
+
     def work(task):
+        begun.append(task)
         if task == 2:
             raise ValueError("bad")
-        return task
+        assert task < 2 or over.wait(60)
 
-    with Lanes(CPU) as lanes, pytest.raises(ValueError, match="bad"):
-        for _ in lanes.as_completed(work, range(1000)):
-            pass
+    with Lanes(CPU) as lanes:
+        with pytest.raises(ValueError, match="bad"):
+            for _ in lanes.as_completed(work, range(1000), 9):
+                pass
+        over.set()
+    assert len(begun) <= 7
 
 
 @pytest.mark.parametrize("order", ["map", "as_completed"])
@@ -146,6 +148,7 @@ def test_another_device_works_in_the_thread_that_asks_and_not_ahead(order):
             yield k
 
     with Lanes(torch.device("meta")) as lanes:
-        results = getattr(lanes, order)(lambda task: threading.current_thread(), tasks())
+        more = [4] if order == "as_completed" else []
+        results = getattr(lanes, order)(lambda task: threading.current_thread(), tasks(), *more)
         assert next(results) == (0, threading.current_thread())
         assert taken == [0]

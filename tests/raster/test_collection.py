@@ -36,8 +36,17 @@ def written(path: Path, pixels: list[int], minimum: int, most: int, room: int) -
     minimum=st.integers(0, 30),
     most=st.integers(1, 40),
     spare=st.integers(1, 50),
+    part=st.sampled_from([1, 7, 1 << 20]),
 )
 def test_the_largest_features_remain_in_the_order_of_their_coming(
+    tmp_path_factory: pytest.TempPathFactory, pixels: list[int], minimum: int, most: int, spare: int, part: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("raster.collection._PART_BYTES", part)
+        keeps_the_largest(tmp_path_factory, pixels, minimum, most, spare)
+
+
+def keeps_the_largest(
     tmp_path_factory: pytest.TempPathFactory, pixels: list[int], minimum: int, most: int, spare: int
 ) -> None:
     path = tmp_path_factory.mktemp("collection") / "regions.geojson"
@@ -52,8 +61,12 @@ def test_the_largest_features_remain_in_the_order_of_their_coming(
 
 
 def test_a_head_that_has_no_room_is_an_error_and_overwrites_nothing(tmp_path: Path) -> None:
-    with (tmp_path / "regions.geojson").open("w+b") as file:
+    path = tmp_path / "regions.geojson"
+    with path.open("w+b") as file:
         found = FeatureFile(file, len(HEAD), 1, 10)
         found.extend([feature(0, 5)])
+        file.flush()
+        before = path.read_bytes()
         with pytest.raises(ValueError, match="have no room"):
             found.finish(HEAD)
+    assert path.read_bytes() == before

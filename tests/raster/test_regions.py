@@ -213,6 +213,15 @@ def test_small_regions_are_dropped_and_counted(tmp_path: Path) -> None:
     assert case.collection()["foveate"]["dropped_px"] == 3
 
 
+@pytest.mark.parametrize(("side", "downsample"), [(1, 1), (3, 1), (3, 1024)])
+def test_masks_smaller_than_the_least_region_have_none(tmp_path: Path, side: int, downsample: int) -> None:
+    labels = np.ones((side, side), np.uint8)
+    region = Region(0, 0, side * downsample, side * downsample)
+    case = case_of(tmp_path, labels, minimum_area=16, region=region, mask_downsample=downsample)
+    assert case.write() == RegionsSummary(regions=0, minimum_area=16, dropped_pixels=side**2)
+    assert case.collection()["features"] == []
+
+
 def test_noise_does_not_explode(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 2, (400, 350), dtype=np.uint8)
     case = case_of(tmp_path, labels, maximum_regions=50)

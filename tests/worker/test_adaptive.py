@@ -12,6 +12,7 @@ from model.detail import planned_needs
 from model.device import choose_device
 from model.evaluation.nodes import Cover, forward_nodes
 from model.evaluation.predict import thumbnail_of
+from model.lanes import Lanes
 from model.predictor import Predictor
 from model.tree import plan_leaves
 from tests.bundles import BRIGHT, CURVE, make_bundle
@@ -111,6 +112,31 @@ def test_blocks_and_batches_do_not_change_the_mask(bundles, tmp_path, coverage, 
     ]
     assert len(np.unique(masks[0])) == 2
     assert (masks[0] != masks[1]).mean() <= 1e-4
+
+
+def test_the_order_in_which_blocks_end_does_not_change_the_mask(bundles, tmp_path, monkeypatch):
+    image = write_image(tmp_path / "i.tif", patchwork(530, 611))
+    common = {"coverage": "refined", "detail": 0.5, "block": 1}
+    usual = mask_of(spec_for(image, bundles["nested"], tmp_path / "usual", **common))
+    stops = [None, 3, None]
+    orders = []
+
+    def backwards(lanes, work, tasks, most):
+        found, stop = [(task, work(task)) for task in tasks], stops.pop(0)
+        orders.append([(block.row, block.column) for (block, _), _ in reversed(found)])
+        for done, pair in enumerate(reversed(found)):
+            if done == stop:
+                raise KeyboardInterrupt
+            yield pair
+
+    monkeypatch.setattr(Lanes, "as_completed", backwards)
+    assert (mask_of(spec_for(image, bundles["nested"], tmp_path / "backwards", **common)) == usual).all()
+    spec = spec_for(image, bundles["nested"], tmp_path / "killed", **common)
+    with pytest.raises(KeyboardInterrupt):
+        mask_of(spec)
+    assert (mask_of(spec) == usual).all()
+    assert len(orders[0]) > 4 and orders[0] == sorted(orders[0], reverse=True)
+    assert len(orders[2]) < len(orders[0]), "what was committed was not computed again"
 
 
 def test_stretches_of_roots_do_not_change_the_mask(bundles, tmp_path, monkeypatch):
