@@ -39,29 +39,46 @@ def enlarged(values_KHW: Tensor, scale: int, rows: range, columns: range) -> Ten
 
 
 def _wider(values_KHW: Tensor, scale: int, columns: range) -> Tensor:
-    """(K, H, columns), as `enlarged` along one axis."""
+    """(K, H, columns), as `enlarged` along one axis, in less time than `interpolate` takes: every `scale`-th column is
+    a mix of two neighbours with the same shares."""
     if scale == 1:
         return values_KHW[:, :, columns.start : columns.stop]
-    _, height, width = values_KHW.shape
-    left, right = _sources(columns, scale, width)
-    part_1KHW, size = values_KHW[None, :, :, left:right], (height, (right - left) * scale)
-    wide_KHC = torch.nn.functional.interpolate(part_1KHW, size=size, mode="bilinear", align_corners=False)[0]
-    return wide_KHC[:, :, columns.start - left * scale : columns.stop - left * scale]
+    left, right, shares, skipped = _neighbours(values_KHW, 2, scale, columns)
+    mixed_KHCS = left.new_empty((*left.shape, scale))
+    for place, share in enumerate(shares):
+        torch.lerp(left, right, share, out=mixed_KHCS[..., place])
+    return mixed_KHCS.flatten(2)[..., skipped : skipped + len(columns)]
 
 
 def _taller(values_KHW: Tensor, scale: int, rows: range) -> Tensor:
-    """(K, rows, W), as `enlarged` along the other axis: between the centres of two rows lie `scale` new ones, which are
-    mixed from whole rows, in half of the time that `interpolate` takes."""
+    """(K, rows, W), as `enlarged` along the other axis: whole rows are mixed."""
     if scale == 1:
         return values_KHW[:, rows.start : rows.stop]
-    # Counted from the centre of a row before the first.
-    start = rows.start + scale - scale // 2
-    first, last = start // scale, (start + len(rows) - 1) // scale
-    near = torch.arange(first - 1, last + 1, device=values_KHW.device).clamp(0, values_KHW.shape[1] - 1)
-    source_KHW = values_KHW.index_select(1, near)
-    share = (torch.arange(scale, dtype=torch.float32, device=near.device) + scale // 2 + 0.5) / scale - 0.5
-    mixed_KHSW = torch.lerp(source_KHW[:, :-1, None], source_KHW[:, 1:, None], share[:, None])
-    return mixed_KHSW.flatten(1, 2)[:, start - first * scale : start - first * scale + len(rows)]
+    above, below, shares, skipped = _neighbours(values_KHW, 1, scale, rows)
+    shares_S1 = torch.tensor(shares, device=values_KHW.device)[:, None]
+    mixed_KHSW = torch.lerp(above[:, :, None], below[:, :, None], shares_S1)
+    return mixed_KHSW.flatten(1, 2)[:, skipped : skipped + len(rows)]
+
+
+def _neighbours(values_KHW: Tensor, axis: int, scale: int, places: range) -> tuple[Tensor, Tensor, list[float], int]:
+    """Between the centres of two pixels lie `scale` new ones. Of those among which `places` lie along an axis: the
+    first and the second pixel of every two, the second one's shares (scale,), and how many come before the first place.
+
+    Beyond the border lies the same as at it.
+    """
+    # Counted from the centre of a pixel before the first.
+    start = places.start + scale - scale // 2
+    first, last = start // scale - 1, (start + len(places) - 1) // scale
+    length = values_KHW.shape[axis]
+    parts = [values_KHW.narrow(axis, max(first, 0), min(last + 1, length) - max(first, 0))]
+    if first < 0:
+        parts.insert(0, values_KHW.narrow(axis, 0, 1))
+    if last == length:
+        parts.append(values_KHW.narrow(axis, length - 1, 1))
+    source = torch.cat(parts, axis) if len(parts) > 1 else parts[0]
+    shares = [(place + scale // 2 + 0.5) / scale - 0.5 for place in range(scale)]
+    count = last - first
+    return source.narrow(axis, 0, count), source.narrow(axis, 1, count), shares, start - (first + 1) * scale
 
 
 def _sources(places: range, scale: int, length: int) -> tuple[int, int]:
