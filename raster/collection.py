@@ -37,7 +37,7 @@ class FeatureFile:
                 self.settle()
 
     def settle(self) -> tuple[int, int]:
-        """Raise the minimum until at most the maximum remain; how many do, and the sum of their areas."""
+        """Raise the minimum until at most `most` remain; how many do, and the sum of their areas."""
         areas = np.array(self._areas, dtype=np.int64)
         if len(areas) > self._most:
             self.minimum = max(self.minimum, int(np.sort(areas)[-self._most - 1]) + 1)
