@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -29,35 +30,34 @@ Root = tuple[Node, NDArray[np.float16]]
 """A root, and its scores (K, P, P)."""
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One batch of a stretch of roots; a stretch without roots has one task without shots."""
-
-    stretch: "_Stretch"
-    group: list[Shot]
-    last: bool
-
-
 class _Stretch:
-    """The scores of one stretch, as they come in."""
+    """The scores of one stretch of a row of roots, as they come in."""
 
     def __init__(self, first: Node, roots: list[Node], shape: tuple[int, int, int]) -> None:
-        self.first, self.roots = first, roots
-        self._scores = np.empty((len(roots), *shape), np.float16)
+        """`shape` is that of a root's scores, (K, P, P)."""
+        self.first = first
+        self._roots, self._shape = roots, shape
         self._damaged: set[Region] = set()
         self._coming: deque[Landing] = deque()
         self._there = 0
 
     def take(self, landing: Landing, damaged: frozenset[Region]) -> None:
-        """The next scores; those before them have landed meanwhile."""
+        """The scores of the next roots; those of the batch before have landed meanwhile."""
         self._damaged |= damaged
         self._coming.append(landing)
         self._land(leaving=1)
 
-    def whole(self, pixels_decoded: int) -> RootScores:
+    def finished(self, pixels_decoded: int) -> RootScores:
+        """Once all scores have been taken."""
         self._land(leaving=0)
-        columns = np.array([root.column for root in self.roots], np.int64)
+        assert self._there == len(self._roots), "every root of a stretch is forwarded"
+        columns = np.array([root.column for root in self._roots], np.int64)
         return RootScores(columns, self._scores, frozenset(self._damaged), pixels_decoded)
+
+    @cached_property
+    def _scores(self) -> NDArray[np.float16]:
+        """(n, K, P, P), made when the first of them lands: stretches are laid out well ahead."""
+        return np.empty((len(self._roots), *self._shape), np.float16)
 
     def _land(self, leaving: int) -> None:
         while len(self._coming) > leaving:
@@ -66,15 +66,26 @@ class _Stretch:
             self._there += len(found)
 
 
+@dataclass(frozen=True)
+class _Task:
+    """One batch of a stretch of roots; a stretch without roots has one task without shots."""
+
+    stretch: _Stretch
+    group: list[Shot]
+    last: bool
+
+
 class CoarsePass:
-    """The roots of one job. Changes over time: the damage that was met, what was decoded, and the stretch at hand."""
+    """The roots of one job. Changes over time: what was decoded, how many stretches are done, and the one at hand."""
 
     def __init__(
         self, job: Job, tree: Tree, plan: Plan, canvas: Canvas, predictor: Predictor, reader: PatchReader
     ) -> None:
         self._job, self._tree, self._plan = job, tree, plan
         self._canvas, self._predictor, self._reader = canvas, predictor, reader
+        self._stretches = list(product(job.placement.cells[0], stretches(job.placement.cells[1])))
         self._at_hand: tuple[Node | None, dict[Node, NDArray[np.float16]]] = (None, {})
+        self._done = 0
         self.pixels_decoded = 0
 
     def run(
@@ -89,27 +100,22 @@ class CoarsePass:
         `note_damage` hears of every stretch, `pulse` with every batch of the share of the pass that is done; both may
         raise to stop.
         """
-        rows, _ = self._job.placement.cells
 
-        def forward(read: tuple[_Task, Patches | None]) -> Landing | None:
-            if read[1] is None:
-                return None
-            return self._predictor.ferry.down({"scores": self._predictor.scores(read[1][0]).half()})
-
-        def taken(found: RootScores) -> None:
+        def done(found: RootScores) -> None:
             note_damage(found.damaged)
             self.pixels_decoded += found.pixels_decoded
+            self._done += 1
 
-        reading = ahead(self._tasks(taken, pulse), self._read, readers, AHEAD * threads())
-        for (task, patches), landing in lanes.map(forward, reading):
-            stretch = task.stretch
+        def told() -> None:
+            pulse(self._done / len(self._stretches))
+
+        reading = ahead(self._tasks(done, told), self._read, readers, AHEAD * threads())
+        for (task, patches), landing in lanes.map(self._forward, reading):
             if patches is not None and landing is not None:
-                stretch.take(landing, patches[1])
+                task.stretch.take(landing, patches[1])
             if task.last:
-                found = stretch.whole(self._job.source.take_pixels_decoded())
-                self._canvas.commit_roots(stretch.first, found)
-                taken(found)
-            pulse((stretch.first.row - rows[0]) / len(rows))
+                done(self._committed(task.stretch))
+            told()
 
     def roots(self, block: Block) -> Iterator[Root]:
         """Those of a block, once all have run."""
@@ -121,16 +127,16 @@ class CoarsePass:
             if scores is not None:
                 yield root, scores
 
-    def _tasks(self, taken: Callable[[RootScores], None], pulse: Callable[[float], None]) -> Iterator[_Task]:
-        """Of the stretches that the canvas lacks; those that it has are `taken`."""
-        (rows, columns), card = self._job.placement.cells, self._job.card
+    def _tasks(self, done: Callable[[RootScores], None], told: Callable[[], None]) -> Iterator[_Task]:
+        """Of the stretches that the canvas lacks; those that it has are `done`."""
+        card = self._job.card
         shape = len(card.classes), card.patch_size, card.patch_size
-        for row, part in product(rows, stretches(columns)):
+        for row, part in self._stretches:
             first = Node(self._tree.top, row, part.start)
             found = self._canvas.roots(first)
             if found is not None:
-                taken(found)
-                pulse((row - rows[0]) / len(rows))
+                done(found)
+                told()
                 continue
             roots = [root for column in part if self._matters(root := Node(self._tree.top, row, column))]
             stretch = _Stretch(first, roots, shape)
@@ -142,7 +148,19 @@ class CoarsePass:
         return matters(self._tree, self._plan, self._job.roi_w, node)
 
     def _read(self, task: _Task) -> Patches | None:
-        return self._reader.read_loose(Region(0, 0, 0, 0), task.group, self._job.batch) if task.group else None
+        corner = Region(0, 0, 0, 0)  # of no block: where scores go is decided when they are refined
+        return self._reader.read_loose(corner, task.group, self._job.batch) if task.group else None
+
+    def _forward(self, read: tuple[_Task, Patches | None]) -> Landing | None:
+        _, patches = read
+        if patches is None:
+            return None
+        return self._predictor.ferry.down({"scores": self._predictor.scores(patches[0]).half()})
+
+    def _committed(self, stretch: _Stretch) -> RootScores:
+        found = stretch.finished(self._job.source.take_pixels_decoded())
+        self._canvas.commit_roots(stretch.first, found)
+        return found
 
     def _scores_from(self, first: Node) -> dict[Node, NDArray[np.float16]]:
         """Of the stretch of roots from `first` on, which is kept at hand until another is asked for."""

@@ -14,13 +14,12 @@ from model.evaluation.nodes import Cover, forward_nodes
 from model.evaluation.predict import thumbnail_of
 from model.lanes import Lanes
 from model.predictor import Predictor
-from model.tree import Node, plan_leaves
+from model.tree import plan_leaves
 from tests.bundles import BRIGHT, CURVE, make_bundle
 from tests.model.evaluation.scenes import opened, write_pair
 from tests.shared import DATA
 from tests.worker.computed import break_tiles, broken_tiles, mask_of, spec_for, write_image
 from worker.assemble import Assembly
-from worker.canvas import Canvas
 from worker.pipeline import run
 
 P = 64
@@ -138,44 +137,6 @@ def test_the_order_in_which_blocks_end_does_not_change_the_mask(bundles, tmp_pat
     assert (mask_of(spec) == usual).all()
     assert len(orders[0]) > 4 and orders[0] == sorted(orders[0], reverse=True)
     assert len(orders[2]) < len(orders[0]), "what was committed was not computed again"
-
-
-def test_stretches_of_roots_do_not_change_the_mask(bundles, tmp_path, monkeypatch):
-    image = write_image(tmp_path / "i.tif", patchwork(530, 1100))
-    masks, files = [], []
-    for together in (64, 2):
-        monkeypatch.setattr("worker.trees._TOGETHER", together)
-        spec = spec_for(image, bundles["nested"], tmp_path / f"{together}", block=3, coverage="refined")
-        masks.append(mask_of(spec))
-        files.append(len(list((spec.canvas / "roots").iterdir())))
-    assert files[1] > files[0]
-    assert (masks[0] == masks[1]).all()
-
-
-@pytest.mark.parametrize("survived", [1, 3])
-def test_a_job_killed_in_the_coarse_pass_keeps_its_stretches(bundles, tmp_path, monkeypatch, survived):
-    image = write_image(tmp_path / "i.tif", patchwork(530, 1100))
-    monkeypatch.setattr("worker.trees._TOGETHER", 2)
-    usual_spec = spec_for(image, bundles["nested"], tmp_path / "usual", coverage="refined", detail=0.5)
-    usual = mask_of(usual_spec)
-    kept: list[Node] = []
-    commit_roots = Canvas.commit_roots
-
-    def commit(canvas, first, found):
-        if len(kept) == survived:
-            raise KeyboardInterrupt
-        commit_roots(canvas, first, found)
-        kept.append(first)
-
-    monkeypatch.setattr(Canvas, "commit_roots", commit)
-    spec = spec_for(image, bundles["nested"], tmp_path / "killed", coverage="refined", detail=0.5)
-    with pytest.raises(KeyboardInterrupt):
-        mask_of(spec)
-    before, survived = set(kept), -1
-    assert (mask_of(spec) == usual).all()
-    assert len(kept) == len(set(kept)), "no stretch is forwarded again"
-    assert before < set(kept)
-    assert len(kept) == len(list((usual_spec.canvas / "roots").iterdir()))
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25])
