@@ -12,6 +12,7 @@ from model.training.train import train
 from tests.model.training.recipes import staged_recipe, write_pictures, write_yaml
 
 
+@pytest.mark.slow
 def test_every_image_is_left_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(tmp_path)
     entries = staged_recipe(tmp_path)

@@ -44,12 +44,14 @@ def _measured(images: int = _IMAGES, *, holds: bool) -> Measured:
     return Measured(glimpses, inside, losses, confusions, torch.ones(N), image)
 
 
+@pytest.mark.slow
 def test_there_is_no_margin_where_what_was_learnt_holds(entries: dict[str, Any]) -> None:
     found = favour(*_fitted(_measured(holds=True), _config(entries, margin="cross_validated")))
     assert found["margin"] == 0
     assert set(found["left_out"]) == {f"{m:g}" for m in MARGINS}  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_choice_that_harms_elsewhere_is_held_back(entries: dict[str, Any]) -> None:
     module, measured, config = _fitted(_measured(holds=False), _config(entries, margin="cross_validated"))
     before = log_probabilities(module, measured)
