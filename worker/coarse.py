@@ -83,7 +83,9 @@ class CoarsePass:
     ) -> None:
         self._job, self._tree, self._plan = job, tree, plan
         self._canvas, self._predictor, self._reader = canvas, predictor, reader
-        self._stretches = list(product(job.placement.cells[0], stretches(job.placement.cells[1])))
+        rows, columns = job.placement.cells
+        self._parts = list(stretches(columns, job.batch))
+        self._stretches = list(product(rows, self._parts))
         self._at_hand: tuple[Node | None, dict[Node, NDArray[np.float16]]] = (None, {})
         self._done = 0
         self.pixels_decoded = 0
@@ -119,9 +121,8 @@ class CoarsePass:
 
     def roots(self, block: Block) -> Iterator[Root]:
         """Those of a block, once all have run."""
-        _, columns = self._job.placement.cells
         for row, column in product(block.rows, block.columns):
-            part = next(part for part in stretches(columns) if column in part)
+            part = next(part for part in self._parts if column in part)
             root = Node(self._tree.top, row, column)
             scores = self._scores_from(replace(root, column=part.start)).get(root)
             if scores is not None:

@@ -31,11 +31,10 @@ def write_preview(job: Job, tree: Tree, plan: Plan, canvas: Canvas, tick: Callab
     place = Georeference.of(job.info, job.fit.spacing)
     grid = place.regridded(x, y, scale * job.grid.ratio[0], scale * job.grid.ratio[1])
     plane, has_gaps = Plane((scale * job.grid.ratio[0], scale * job.grid.ratio[1])), job.info.validity != "none"
-    values = np.array([card.value for card in job.card.classes], np.uint8)
     with MaskWriter(path.parent, covered.size, job.card.classes, grid) as writer:
         for row in rows:
             tick()
-            labels = _row_labels(tree, plan, canvas, row, columns, values)
+            labels = _row_labels(job, tree, plan, canvas, row)
             area = Region(0, row * tree.stride - covered.y, labels.shape[1], labels.shape[0])
             inside = area.intersection(Region.of(covered.size))
             shown = labels[: inside.height, : inside.width]
@@ -53,13 +52,13 @@ def _end(tree: Tree, columns: range, rows: range) -> tuple[int, int]:
     )
 
 
-def _row_labels(
-    tree: Tree, plan: Plan, canvas: Canvas, row: int, columns: range, values: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def _row_labels(job: Job, tree: Tree, plan: Plan, canvas: Canvas, row: int) -> NDArray[np.uint8]:
     """(stride, stride a root) class values of one row of roots."""
     S, m, scale = tree.stride, tree.margin, tree.scales[-1]
+    values = np.array([card.value for card in job.card.classes], np.uint8)
+    _, columns = job.placement.cells
     labels = np.full((S, S * len(columns)), NODATA, np.uint8)
-    for part in stretches(columns):
+    for part in stretches(columns, job.batch):
         found = canvas.roots(Node(tree.top, row, part.start))
         assert found is not None, "the coarse pass has committed every stretch"
         for column, scores_KPP in zip(found.columns.tolist(), found.scores, strict=True):

@@ -11,6 +11,7 @@ from tests.bundles import CURVE, make_bundle
 from tests.worker.computed import mask_of, spec_for, write_image
 from worker.canvas import Canvas
 from worker.coarse import CoarsePass
+from worker.trees import stretches
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,8 @@ def spec_in(bundle, tmp_path, monkeypatch):
     rng = np.random.default_rng(3)
     squares = np.kron(rng.integers(0, 256, (17, 34, 3), np.uint8), np.ones((36, 36, 1), np.uint8))
     image = write_image(tmp_path / "i.tif", squares[:530, :1100])
-    return lambda name, **options: spec_for(image, bundle, tmp_path / name, coverage="refined", detail=0.5, **options)
+    common = {"coverage": "refined", "detail": 0.5, "batch": 2}
+    return lambda name, **options: spec_for(image, bundle, tmp_path / name, **common, **options)
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def test_lanes_go_on_with_the_next_stretch_before_one_ends(spec_in, monkeypatch)
         return forward(coarse, read)
 
     monkeypatch.setattr(CoarsePass, "_forward", held)
-    mask_of(spec_in("held", batch=2))
+    mask_of(spec_in("held"))
     assert another.is_set()
 
 
@@ -105,3 +107,10 @@ def test_progress_never_falls_where_a_kept_stretch_is_lost(spec_in, monkeypatch)
     assert (mask_of(spec) == mask).all()
     assert shares == sorted(shares)
     assert shares[-1] == 1
+
+
+@pytest.mark.parametrize(("batch", "lengths"), [(4, [16, 16, 8]), (24, [24, 16]), (64, [40])])
+def test_a_stretch_holds_a_whole_batch(batch, lengths):
+    parts = list(stretches(range(3, 43), batch))
+    assert [len(part) for part in parts] == lengths
+    assert [column for part in parts for column in part] == list(range(3, 43))
