@@ -43,13 +43,16 @@ def test_engines_and_the_accelerator_have_tables_where_they_ran() -> None:
 
 
 def test_memory_tells_growth_and_why_there_is_no_figure() -> None:
+    times = {"wall": [1.0], "cpu": [1.0]}
+    small = {"peak_bytes": [1_300_000_000, 1_000_000_000, 980_000_000], "wall": [1.0, 2.0, 9.0], "cpu": [1.0, 3.0, 9.0]}
     records = [
-        {"megapixels": 64, "coverage": "dense", "model": "m", "peak_bytes": 1_000_000_000, "wall": 1.0, "cpu": 1.0},
-        {"megapixels": 256, "coverage": "dense", "model": "m", "peak_bytes": 1_050_000_000, "wall": 1.0, "cpu": 1.0},
+        {"megapixels": 64, "coverage": "dense", "model": "m", **small},
+        {"megapixels": 256, "coverage": "dense", "model": "m", "peak_bytes": [1_050_000_000], **times},
         {"megapixels": 64, "coverage": "refined", "model": "m", "refused": "not yet"},
     ]
     shown = memory.table(records)
     assert "dense: +5.0% from the smallest to the largest" in shown
+    assert "| dense | m | 64 | 1.000 | 0.980 to 1.300 | 2 | 3 |" in shown
     assert "| refined | m | 64 | not yet |" in shown
     assert memory.growth(records, "refined") is None
 
