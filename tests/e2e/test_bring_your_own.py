@@ -18,6 +18,7 @@ SIDE = 128
 MEAN, STD = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
 
 
+@pytest.mark.slow
 def test_the_mask_is_what_the_network_says_tile_by_tile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from tests.shared import DATA
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FOVEATE_DATA", str(tmp_path / "data"))

@@ -57,6 +57,7 @@ def folder(unet: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "changes"),
     [

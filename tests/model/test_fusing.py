@@ -40,6 +40,7 @@ def assert_same(network: nn.Module, quick: nn.Module, x: torch.Tensor) -> None:
     assert torch.allclose(wanted, got, rtol=0, atol=1e-5 * float(wanted.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["landcover", "glands"])
 @pytest.mark.parametrize("count", [1, FEW - 1, FEW])
 def test_every_convolution_of_the_shipped_networks_is_fused_and_gives_the_same(name, count):

@@ -135,6 +135,7 @@ def test_an_image_within_the_result_is_not_replaced(tmp_path, capsys, monkeypatc
     assert (out / "a.tif").is_file()
 
 
+@pytest.mark.slow
 def test_what_comes_to_lie_at_out_meanwhile_is_not_replaced(scene, tmp_path):
     out = tmp_path / "out"
     working = segment(scene, out)

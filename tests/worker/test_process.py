@@ -253,6 +253,7 @@ def test_a_silent_engine_is_replaced(site: Site) -> None:
     assert Counter(site.computed()) == dict.fromkeys(range(30), 1) | {5: 2}
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_slower_than_a_lease_costs_no_attempt(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SETTLE_SECONDS", str(2 * site.lease))
     site.start_worker()
@@ -261,6 +262,7 @@ def test_a_disk_that_is_slower_than_a_lease_costs_no_attempt(site: Site, monkeyp
     assert site.store.get(job.id).losses == 0
 
 
+@pytest.mark.slow
 def test_a_frozen_worker_wakes_up_without_a_say(site: Site) -> None:
     frozen = site.start_worker()
     engine = engine_of(frozen)

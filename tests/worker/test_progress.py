@@ -24,6 +24,7 @@ def bundle(tmp_path_factory):
     return make_bundle(root / "n", name="n", **card)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("coverage", ["dense", "planned", "refined"])
 def test_progress_is_told_where_nothing_is_forwarded(bundle, tmp_path, monkeypatch, coverage, again):
