@@ -32,7 +32,7 @@ help:
 	@echo 'make install   only install, into .venv; then .venv/bin/foveate'
 	@echo 'make install-train  the same, and what foveate train and evaluate need'
 	@echo 'make check     formatting, lint, types, import arrows, Dockerfile and compose file'
-	@echo 'make test      the fast tests: 10 to 12 minutes on two cores'
+	@echo 'make test      the fast tests: 11 to 14 minutes on two cores'
 	@echo 'make test-all  every test'
 	@echo 'make bench     measure this machine; NAME=read, floor, coverage, resume, ...; JSON=file for the figures'
 	@echo 'make clean     remove .venv and what the demo wrote'
