@@ -24,12 +24,13 @@ from bench.needed import needed
 from bench.processes import Stopwatch
 from foveate.schema import SegmentOptions
 from jobs.catalog import Catalog
-from model.accumulator import Accumulator
+from model.accumulator import Accumulator, BlockSums
 from model.bundle import Bundle, load_bundle
 from model.device import Ferry, Landing
 from model.finishing import LABELS, Taps
 from model.lanes import Lanes
 from model.predictor import PatchBatch, Predictor, Scores
+from model.sums import OpenSums
 from raster.bands import fill_colour
 from raster.fit import fit
 from raster.geometry import Region, Size
@@ -89,7 +90,8 @@ class _Recorder(Predictor):
     def scores(self, batch: PatchBatch) -> Scores:
         return torch.zeros(())
 
-    def add(self, sums: Accumulator, batch: PatchBatch, scores: Scores) -> None:
+    def add(self, sums: BlockSums, batch: PatchBatch, scores: Scores) -> None:
+        sums.at(1)
         self.batches.append(copy.deepcopy(batch))
 
 
@@ -154,7 +156,8 @@ class _Accelerator(Predictor):
     def scores(self, batch: PatchBatch) -> Scores:
         return torch.zeros(())
 
-    def add(self, sums: Accumulator, batch: PatchBatch, scores: Scores) -> None:
+    def add(self, sums: BlockSums, batch: PatchBatch, scores: Scores) -> None:
+        sums.at(1)
         while len(self._ends) >= _QUEUED:
             _sleep_until(self._ends.pop(0))
         takes = self.seconds_per_patch * batch.count
@@ -204,7 +207,7 @@ def _sleep_until(when: float) -> None:
 
 
 def _finish(
-    sums: NDArray[np.float32],
+    sums: OpenSums,
     rows: Taps,
     columns: Taps,
     *,

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.device import Ferry
+from model.enlarging import gathered
+from model.labels import labels, only
+from model.sums import OpenSums
 
 _STRIP_BYTES = 2 << 20
 """Probabilities of one output strip: finishing goes over them several times, which a processor's cache makes quick."""
@@ -48,10 +51,6 @@ Layers = dict[str, NDArray[Any]]
 """By name: `labels` uint8 (R, C); `uncertainty` int16 (R, C); `probabilities` float16 (K, R, C), NaN = not examined."""
 
 
-OpenSums = NDArray[np.float32] | Tensor
-"""(K + 1, H, W) as from `Accumulator.there` or `Accumulator.part`."""
-
-
 def finish(
     sums: OpenSums,
     rows: Taps,
@@ -67,34 +66,38 @@ def finish(
 ) -> dict[str, Tensor]:
     """The class values of (R, C) output pixels, and the layers named by `extras`: what `Layers` holds, on the device.
 
-    `sums` (K + 1, H, W); `rows` and `columns` map level-0 pixels to its pixels;
+    `sums` over H x W working pixels; `rows` and `columns` say where level-0 pixels lie, counted from the first of them;
     `valid` (level-0 rows, columns) or None for all; `downsample` m level-0 pixels a side make one output pixel (the
     last ones may be cut), which gets the class of the highest mean probability over its valid examined pixels, ties to
     the lower class; none: `nodata`, which is above every class value. `values` (K,) are those of the channels. `shown`
     (H, W), 0 or 1, or None for all: the sums that count.
     """
-    sums_KHW = sums if isinstance(sums, Tensor) else ferry.up(sums)[0]
+    sums = sums.on(ferry)
+    # Where an output pixel is one working pixel, its weight changes neither the order of its scores nor their shares.
+    one_to_one = downsample == 1 and rows.plain and columns.plain
+    labels_alone = downsample == 1 and not extras
+    if one_to_one and labels_alone and shown is None and not sums.flat and not ferry.apart:
+        labels_RC = sums.labels(values.tolist(), nodata)
+        return {LABELS: labels_RC if valid is None else only(labels_RC, torch.from_numpy(valid), nodata)}
+    sums_KHW = sums.working()
     if shown is not None:
         sums_KHW = sums_KHW * ferry.up(shown)[0]
     classes, wide = sums_KHW.shape[0] - 1, len(columns.t)
     strip_bytes = _STRIP_BYTES_APART if ferry.apart else _STRIP_BYTES
     strip = max(1, strip_bytes // (4 * (classes + 1) * max(1, wide)) // downsample) * downsample
-    # Where an output pixel is one working pixel, its weight changes neither the order of its scores nor their shares.
-    one_to_one = downsample == 1 and rows.plain and columns.plain
-    labels_alone = downsample == 1 and not one_to_one and not extras
 
     def layers(part: slice) -> dict[str, Tensor]:
         valid_RC = None if valid is None else ferry.up(valid[part])[0]
-        if labels_alone:
+        if labels_alone and not one_to_one:
             labels_RC = _labels_between(sums_KHW, rows[part], columns, values.tolist(), nodata, ferry)
-            return {LABELS: labels_RC if valid_RC is None else _only(labels_RC, valid_RC, nodata)}
+            return {LABELS: labels_RC if valid_RC is None else only(labels_RC, valid_RC, nodata)}
         scores_KRC = _scores(sums_KHW, rows[part], columns, ferry, weighted=one_to_one)
         if valid_RC is not None:
             scores_KRC = scores_KRC * valid_RC
         if downsample > 1:
             scores_KRC = _summed(scores_KRC, downsample)
         examined_RC = scores_KRC[-1] > 0
-        labels_RC = _labels(scores_KRC[:-1], examined_RC, values.tolist(), nodata)
+        labels_RC = labels(scores_KRC[:-1], examined_RC, values.tolist(), nodata)
         return {LABELS: labels_RC} | {name: _EXTRAS[name](scores_KRC[:-1], examined_RC) for name in extras}
 
     strips = [layers(slice(start, min(start + strip, len(rows.t)))) for start in range(0, len(rows.t), strip)]
@@ -111,16 +114,16 @@ def _labels_between(
     """
     low, high = int(rows.first.min()), int(rows.second.max()) + 1
     part_KHW = sums_KHW[:, low:high]
-    own_HW = _labels(part_KHW[:-1], part_KHW[-1] > 0, values, nodata)
+    own_HW = labels(part_KHW[:-1], part_KHW[-1] > 0, values, nodata)
     alike_HW = own_HW != nodata
     alike_HW[:-1] &= own_HW[:-1] == own_HW[1:]
     alike_HW[:, :-1] &= alike_HW[:, 1:] & (own_HW[:, :-1] == own_HW[:, 1:])
-    labels_RC = _spread(_only(own_HW, alike_HW, nodata), rows.first - low, columns.first, ferry)
+    labels_RC = _spread(only(own_HW, alike_HW, nodata), rows.first - low, columns.first, ferry)
     r, c = _places(labels_RC == nodata)
     taps = ferry.up(rows.first - low, rows.second - low, rows.t, columns.first, columns.second, columns.t)
     # Not taps[r], which takes longer.
     r0, r1, t, c0, c1, u = (tap.index_select(0, at) for tap, at in zip(taps, (r, r, r, c, c, c), strict=True))
-    labels_RC[r, c] = _labels(*_between(part_KHW, (r0, r1, t), (c0, c1, u)), values, nodata)
+    labels_RC[r, c] = labels(*_between(part_KHW, (r0, r1, t), (c0, c1, u)), values, nodata)
     return labels_RC
 
 
@@ -147,48 +150,16 @@ def _between(
 ) -> tuple[Tensor, Tensor]:
     """(K, N) probabilities at N places, and (N,) whether the nearest working pixel was examined; as `_scores`."""
     (r0, r1, t), (c0, c1, u) = rows, columns
-    channels, height, width = sums_KHW.shape
-    apart, down, along = sums_KHW.stride()
-    flat = sums_KHW.as_strided((channels, (height - 1) * down + (width - 1) * along + 1), (apart, 1))
-
-    def at(r: Tensor, c: Tensor) -> Tensor:
-        index = r * down + c * along
-        return torch.stack([channel.index_select(0, index) for channel in flat])
-
-    above, below = (torch.lerp(_shares(at(r, c0)), _shares(at(r, c1)), u) for r in (r0, r1))
-    nearest = torch.where(t <= 0.5, r0, r1) * down + torch.where(u <= 0.5, c0, c1) * along
-    return torch.lerp(above, below, t)[:-1], flat[-1].index_select(0, nearest) > 0
+    above, below = (
+        torch.lerp(_shares(gathered(sums_KHW, r, c0)), _shares(gathered(sums_KHW, r, c1)), u) for r in (r0, r1)
+    )
+    nearest = gathered(sums_KHW[-1:], torch.where(t <= 0.5, r0, r1), torch.where(u <= 0.5, c0, c1))
+    return torch.lerp(above, below, t)[:-1], nearest[0] > 0
 
 
 def _shares(sums: Tensor) -> Tensor:
     """(K + 1, ...) probabilities from sums, and last 1; all 0 where nothing was examined, since the sums are."""
     return sums / sums[-1:].clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def _labels(scores_KRC: Tensor, examined_RC: Tensor, values: list[int], nodata: int) -> Tensor:
-    """uint8 (R, C). Class by class, and by arithmetic on bytes, of which a processor does many at once: choosing with
-    `torch.where`, or indices of eight bytes, take several times as long."""
-    best = scores_KRC[0]
-    ranks = torch.zeros_like(best, dtype=torch.uint8)
-    for rank, scores in enumerate(scores_KRC[1:], start=1):
-        ranks = torch.maximum(ranks, (scores > best).view(torch.uint8) * rank)
-        best = torch.maximum(best, scores)
-    return _only(_valued(ranks, values), examined_RC, nodata)
-
-
-def _valued(ranks: Tensor, values: list[int]) -> Tensor:
-    """uint8: for each rank its value."""
-    if values == list(range(len(values))):
-        return ranks
-    labels = torch.zeros_like(ranks)
-    for rank, value in enumerate(values):
-        labels += (ranks == rank).view(torch.uint8) * value
-    return labels
-
-
-def _only(labels: Tensor, kept: Tensor, nodata: int) -> Tensor:
-    """The labels, uint8, where `kept` is True, and elsewhere `nodata`, which is above every value."""
-    return torch.maximum(labels, (~kept).view(torch.uint8) * nodata)
 
 
 def _probabilities(scores_KRC: Tensor, examined_RC: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from foveate.errors import MemoryTooSmall
 from foveate.schema import BundleCard
-from model.accumulator import Accumulator
+from model.accumulator import Accumulator, BlockSums
 from model.bundle import Bundle, load_networks
 from model.device import Ferry, give_back_memory, grown_batch, has_bfloat16, is_out_of_memory
 from model.folding import folded
@@ -114,22 +114,24 @@ class Predictor:
         return probabilities[0].cpu().numpy()
 
     def open_block(self, size: Size, overlap_px: int) -> Accumulator:
-        """Empty sums for a block of `size` working pixels."""
+        """Empty sums for a block of `size` pixels of a scale."""
         return Accumulator(len(self.card.classes), size, self.card.patch_size, overlap_px, self.device)
 
     @torch.inference_mode()
-    def add(self, sums: Accumulator, batch: PatchBatch, scores: Scores) -> None:
+    def add(self, sums: BlockSums, batch: PatchBatch, scores: Scores) -> None:
         """Add the scores of a batch to `sums`."""
         if not batch.whole:
-            sums.add(scores, batch.origins[: batch.count], batch.shares[: batch.count])
+            sums.at(1).add(scores, batch.origins[: batch.count], batch.shares[: batch.count])
             return
         for score, fov, (x, y) in zip(scores, batch.fov.tolist(), batch.origins.tolist(), strict=False):
-            self.add_enlarged(sums, score, x, y, fov)
+            self.add_whole(sums, score, x, y, fov)
 
     @torch.inference_mode()
-    def add_enlarged(self, sums: Accumulator, scores_KPP: Tensor, x: int, y: int, fov: int) -> None:
-        """Add scores over a whole field of view of the bank, whose first working pixel in the block is (x, y)."""
-        sums.add_enlarged(scores_KPP, x, y, self.card.fovs[fov] // self.card.patch_size)
+    def add_whole(self, sums: BlockSums, scores_KPP: Tensor, x: int, y: int, fov: int) -> None:
+        """Add scores over a field of view of the bank, or over a part of it whose side is a whole share of a patch's,
+        whose first working pixel in the block is (x, y)."""
+        scale = self.card.fovs[fov] // self.card.patch_size
+        sums.at(scale).add_patch(scores_KPP, x // scale, y // scale)
 
     @torch.inference_mode()
     def scores(self, batch: PatchBatch) -> Scores:

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.accumulator import enlarged
 from model.chooser import Candidate, Chooser
+from model.enlarging import enlarged
 from model.tree import Node, Tree
+from raster.geometry import Region
 
 __all__ = [
     "FINE_SHARE",
@@ -22,6 +23,7 @@ __all__ = [
     "entropy_wanted",
     "fused_down",
     "handed_down",
+    "kept_from",
     "mark",
     "refine",
     "refined",
@@ -32,6 +34,8 @@ FINE_SHARE = 2 / 3
 
 Family = tuple[Node, Tensor, Sequence[Node]]
 """A node, the scores of its own patch, and the children that may be looked at closer."""
+Keep = Callable[[Node, Tensor, int], None]
+"""Takes a node, scores over its window, and the level whose pixels these are: the node's, or one above it."""
 Wanted = Callable[[Sequence[Family]], list[list[Candidate]]]
 """How much the children of each family ask to be looked at closer; of all families at once, since what comes from a
 device has to be waited for."""
@@ -53,7 +57,7 @@ def refine(
     wanted: Wanted,
     threshold: float,
     forward: Callable[[Sequence[Node]], Iterable[Tensor]],
-    keep: Callable[[Node, Tensor], None],
+    keep: Keep,
     *,
     matters: Callable[[Node], bool],
 ) -> Iterator[Node]:
@@ -62,7 +66,7 @@ def refine(
     Children are decided one by one: those that a root's `Chooser` takes go through `forward`, which gives the scores of
     nodes in their order, and their scores are fused with their parent's. No root's decisions depend on another root.
     `keep` gets what is left in the end: nodes with the scores over their windows, in a fixed order. Where only some
-    children were run, the others keep their parent's scores as if they were their own, so that windows of one size
+    children were run, the others keep their parent's scores over windows of their own, so that windows of one size
     meet. Children for which `matters` is false are neither run nor kept.
     """
     current = [_Run(index, node, own, own) for index, (node, own) in enumerate(roots)]
@@ -74,13 +78,13 @@ def refine(
         current = []
         for run, candidates in families:
             if not any(one.node in found for one in candidates):
-                keep(run.node, run.fused)
+                keep(run.node, run.fused, run.node.level)
                 continue
             for one in candidates:
                 if one.node in found:
                     current.append(found[one.node])
                 else:
-                    keep(one.node, handed_down(tree, run.node, one.node, run.fused))
+                    keep(one.node, *kept_from(tree, run.node, one.node, run.fused))
 
 
 def _children(tree: Tree, node: Node, matters: Callable[[Node], bool]) -> list[Node]:
@@ -122,7 +126,7 @@ def refined(
     threshold: float,
     roots: Iterable[tuple[Node, Tensor]],
     forward: Callable[[Sequence[Node]], Iterable[Tensor]],
-    keep: Callable[[Node, Tensor], None],
+    keep: Keep,
     *,
     matters: Callable[[Node], bool],
 ) -> list[Node]:
@@ -136,6 +140,18 @@ def handed_down(tree: Tree, parent: Node, child: Node, scores_KPP: Tensor) -> Te
     coarse, fine = tree.scales[parent.level], tree.scales[child.level]
     x, y = (inner.x - outer.x) // fine, (inner.y - outer.y) // fine
     return enlarged(scores_KPP, coarse // fine, range(y, y + tree.patch), range(x, x + tree.patch))
+
+
+def kept_from(tree: Tree, parent: Node, child: Node, scores_KPP: Tensor) -> tuple[Tensor, int]:
+    """What a child that is not run keeps of its parent: the scores over its window, and the level whose pixels they
+    are: the parent's, unless the child's window or its overlap begins or ends between two of them."""
+    outer, inner = tree.window(parent), tree.window(child)
+    coarse, fine = tree.scales[parent.level], tree.scales[child.level]
+    x, y, side = inner.x - outer.x, inner.y - outer.y, inner.width
+    if any(length % coarse for length in (x, y, side, tree.overlap_px * fine)):
+        return handed_down(tree, parent, child, scores_KPP), child.level
+    part = Region(x // coarse, y // coarse, side // coarse, side // coarse)
+    return scores_KPP[(slice(None), *part.slices())], parent.level
 
 
 def fused_down(tree: Tree, parent: Node, child: Node, above_KPP: Tensor, own_KPP: Tensor) -> tuple[Tensor, Tensor]:

@@ -106,6 +106,12 @@ def common_step(patch: int, fovs: tuple[int, ...]) -> int:
     return Fraction(numerator, denominator).numerator
 
 
+def sources(places: range, scale: int, length: int) -> tuple[int, int]:
+    """Of `length` pixels, each as wide as `scale` finer ones: those between whose centres these finer ones lie, from
+    and up to."""
+    return max(0, (places.start - scale // 2) // scale), min(length, (places.stop - 1 + scale // 2) // scale + 1)
+
+
 def count_of(length: int, patch: int, stride: int) -> int:
     """Windows of `patch` pixels, `stride` apart from the first pixel on, that cover `length` pixels."""
     return 1 if length <= patch else -(-(length - patch) // stride) + 1

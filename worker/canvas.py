@@ -3,8 +3,8 @@
     canvas/
       configuration.json     what was asked; another configuration never shares the directory
       plan.zip               the plan, complete before any patch is read
-      sums/R-C.Y-X.npy       open sums of block (R, C) over a seam that stays open, where its windows reach; gone when
-                             all of its seams are closed
+      sums/R-C.Y-X.S.npy     open sums of block (R, C) at scale S over a seam that stays open, where its windows of that
+                             scale reach; gone when all of its seams are closed
       blocks/R-C.labels.zip  labels of the block's interior, damage, counts, and checksums of its open sums; its
                              existence is the commit
       seams/Y-X.zip          labels of a closed seam
@@ -74,7 +74,7 @@ class BlockRecord:
     leaf: NDArray[np.int8] | None = None
     """Refined coverage: the level of the node that owns each cell of the block."""
     sums: Mapping[str, SeamShare] = field(default_factory=dict)
-    """By seam; none where it had nothing to add."""
+    """By seam and scale, "Y-X.S"; none where it had nothing to add."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,9 @@ class Canvas:
     def load_plan(self) -> Arrays | None:
         return _load(self._plan)
 
-    def commit_sums(self, block: Block, seam: str, sums: NDArray[np.float32]) -> SeamShare | None:
-        """Keep the block's open sums (K + 1, height, width) over one seam, where its windows (the last channel) reach.
+    def commit_sums(self, block: Block, name: str, sums: NDArray[np.float32]) -> SeamShare | None:
+        """Keep the block's open sums (K + 1, height, width) of one scale over one seam, where its windows (the last
+        channel) reach.
 
         None: nowhere. Under a tree a seam is as wide as the coarsest windows reach, most of which are fine ones.
         """
@@ -135,7 +136,7 @@ class Canvas:
         head = io.BytesIO()
         np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(sums))
         checksum = crc32(head.getvalue())
-        with whole_file(self._sums(block, seam), durable=False) as partial, partial.open("wb") as file:
+        with whole_file(self._sums(block, name), durable=False) as partial, partial.open("wb") as file:
             file.write(head.getvalue())
             for channel in sums:
                 for start in range(0, len(channel), _SLAB_ROWS):
@@ -144,25 +145,25 @@ class Canvas:
                     file.write(slab.data)
         return SeamShare(int(rows[0]), int(columns[0]), checksum)
 
-    def sums(self, block: Block, seam: str) -> NDArray[np.float32]:
+    def sums(self, block: Block, name: str) -> NDArray[np.float32]:
         """What `commit_sums` kept, as it lies on the disk; nobody looks at its checksum (`holds_sums`)."""
-        kept: NDArray[np.float32] = np.load(self._sums(block, seam), mmap_mode="r", allow_pickle=False)
+        kept: NDArray[np.float32] = np.load(self._sums(block, name), mmap_mode="r", allow_pickle=False)
         return kept
 
-    def holds_sums(self, block: Block, seam: str, checksum: int) -> bool:
-        """Whether the block's open sums over the seam are there, and whole."""
+    def holds_sums(self, block: Block, name: str, checksum: int) -> bool:
+        """Whether the block's open sums of that name are there, and whole."""
         found = 0
         try:
-            with self._sums(block, seam).open("rb") as file:
+            with self._sums(block, name).open("rb") as file:
                 while part := file.read(_PART_BYTES):
                     found = crc32(part, found)
         except OSError:
             return False
         return found == checksum
 
-    def drop_sums(self, block: Block, seams: Iterable[str]) -> None:
-        for seam in seams:
-            self._sums(block, seam).unlink(missing_ok=True)
+    def drop_sums(self, block: Block, names: Iterable[str]) -> None:
+        for name in names:
+            self._sums(block, name).unlink(missing_ok=True)
 
     def commit_block(self, block: Block, record: BlockRecord) -> None:
         """Say that the block is done; its open sums were committed before."""
@@ -231,8 +232,8 @@ class Canvas:
     def _roots(self, first: Node) -> Path:
         return self.directory / "roots" / f"{first.row:05d}-{first.column:05d}.zip"
 
-    def _sums(self, block: Block, seam: str) -> Path:
-        return self.directory / "sums" / f"{block.name}.{seam}.npy"
+    def _sums(self, block: Block, name: str) -> Path:
+        return self.directory / "sums" / f"{block.name}.{name}.npy"
 
     def _labels(self, block: Block) -> Path:
         return self.directory / "blocks" / f"{block.name}.labels.zip"

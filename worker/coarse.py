@@ -146,7 +146,7 @@ class CoarsePass:
                 yield _Task(stretch, group, index == len(groups) - 1)
 
     def _matters(self, node: Node) -> bool:
-        return matters(self._tree, self._plan, self._job.roi_w, node)
+        return matters(self._tree, self._plan, self._job.placement.reach_w, node)
 
     def _read(self, task: _Task) -> Patches | None:
         corner = Region(0, 0, 0, 0)  # of no block: where scores go is decided when they are refined

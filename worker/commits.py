@@ -2,21 +2,27 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from foveate.errors import CoverageHole
 from foveate.schema import NODATA
 from model.accumulator import Accumulator
 from model.device import Ferry, Landing
-from model.finishing import LABELS, PROBABILITIES, UNCERTAINTY, Layers, OpenSums, Taps, finish
+from model.finishing import LABELS, PROBABILITIES, UNCERTAINTY, Layers, Taps, finish
+from model.sums import OpenSums, ScaleSums
 from raster.geometry import Region
 from raster.grid import Block
 from worker.canvas import CLOSED, BlockRecord, Canvas, SeamShare, Tally
 from worker.job import Job
 from worker.placement import Piece
 from worker.plan import BACKGROUND, EXAMINED, Plan
+
+Here = Mapping[Block, Mapping[str, NDArray[np.float32]]]
+"""Of the block that is being committed: its open sums by seam and scale."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +36,13 @@ class _Finishing:
 
 @dataclass(frozen=True)
 class ForwardedBlock:
-    """A block whose patches are all forwarded: its open sums (None: it has none), and the damage that it met.
+    """A block whose patches are all forwarded: its open sums by scale, and the damage that it met.
 
     `leaf`, of refined coverage: the level of the node that owns each cell of the block.
     """
 
     block: Block
-    sums: Accumulator | None
+    sums: Mapping[int, Accumulator]
     damaged: frozenset[Region]
     leaf: NDArray[np.int8] | None = None
 
@@ -81,7 +87,7 @@ class Commits:
             self._drop_sums(block)
 
     def _holds_open_sums(self, block: Block, record: BlockRecord) -> bool:
-        needed = (name for name in record.sums if name not in self._closed)
+        needed = (name for name in record.sums if _seam_of(name) not in self._closed)
         return all(self._canvas.holds_sums(block, name, record.sums[name].checksum) for name in needed)
 
     def move_here(self) -> None:
@@ -105,16 +111,16 @@ class Commits:
         this block's sums; the block, which counts as done only afterwards, remembers that it had a share.
         """
         block = forwarded.block
-        corner = self._job.placement.support(block)
         own: list[_Finishing] = []
         shared: dict[str, Landing] = {}
         for piece in self._job.placement.pieces_of(block):
-            part = self._job.placement.region_w(piece).intersection(corner)
-            there = None if forwarded.sums is None else forwarded.sums.there(part.shifted(-corner.x, -corner.y))
+            parts = self._parts(forwarded, piece)
             if len(piece.owners) == 1:
-                own.append(self._finishing(piece, there))
-            elif there is not None:
-                shared[piece.name] = self._ferry.down({piece.name: there})
+                own.append(self._finishing(piece, parts))
+            else:
+                for part in parts:
+                    name = _name(piece, part.scale)
+                    shared[name] = self._ferry.down({name: part.values})
         pieces: dict[str, Layers] = {}
         tally = Tally()
         for finishing in own:
@@ -130,8 +136,17 @@ class Commits:
         self._note(block, record)
         self._drop_sums(block)
 
-    def _share(self, block: Block, seam: str, sums: NDArray[np.float32]) -> SeamShare | None:
-        return CLOSED if seam in self._closed else self._canvas.commit_sums(block, seam, sums)
+    def _parts(self, forwarded: ForwardedBlock, piece: Piece) -> tuple[ScaleSums[Tensor], ...]:
+        """The block's sums over the piece."""
+        found = []
+        for scale, sums in forwarded.sums.items():
+            corner = self._job.placement.support(forwarded.block, scale)
+            part = self._job.placement.region(piece, scale).intersection(corner)
+            found.append(ScaleSums(sums.there(part.shifted(-corner.x, -corner.y)), scale, part.x, part.y))
+        return tuple(found)
+
+    def _share(self, block: Block, name: str, sums: NDArray[np.float32]) -> SeamShare | None:
+        return CLOSED if _seam_of(name) in self._closed else self._canvas.commit_sums(block, name, sums)
 
     def _note(self, block: Block, record: BlockRecord) -> None:
         self.tally += record.tally
@@ -141,13 +156,14 @@ class Commits:
         self.done.add(block)
 
     def _close_seams(self, block: Block, open_sums: Mapping[str, NDArray[np.float32]]) -> None:
-        """Close the block's seams whose other owners are done; `open_sums`: its own over them, unless they are kept."""
+        """Close the block's seams whose other owners are done; `open_sums`: its own, by seam and scale, unless they are
+        kept."""
         placement = self._job.placement
         for piece in placement.pieces_of(block):
             owners = [placement.blocks.at(*owner) for owner in piece.owners]
             ready = len(owners) > 1 and all(owner in self.done or owner == block for owner in owners)
             if ready and piece.name not in self._closed:
-                here = {} if block in self.done else {block: open_sums.get(piece.name)}
+                here = {} if block in self.done else {block: open_sums}
                 self.tally += self._close(piece, owners, here)
                 self._closed.add(piece.name)
 
@@ -158,17 +174,18 @@ class Commits:
             if all(len(piece.owners) == 1 or piece.name in self._closed for piece in pieces):
                 self._canvas.drop_sums(neighbour, self._summed.pop(neighbour, ()))
 
-    def _close(self, piece: Piece, owners: list[Block], here: Mapping[Block, NDArray[np.float32] | None]) -> Tally:
+    def _close(self, piece: Piece, owners: list[Block], here: Here) -> Tally:
         """Commit the seam's labels."""
         try:
-            sums = self._added(piece, owners, here)
+            found = [self._added(piece, scale, owners, here) for scale in self._job.scales]
         except FileNotFoundError:
             # An attempt that lost its lease may still have closed the seam, and dropped what was needed for it.
-            found = self._canvas.seam(piece)
-            if found is None:
+            closed = self._canvas.seam(piece)
+            if closed is None:
                 raise
-            return found[1]
-        layers, tally = self._checked(self._finishing(piece, sums))
+            return closed[1]
+        parts = tuple(part for part in found if part is not None)
+        layers, tally = self._checked(self._finishing(piece, parts))
         self._canvas.commit_seam(piece, layers, tally)
         return tally
 
@@ -179,19 +196,19 @@ class Commits:
                 yield blocks.at(row, column)
 
     def _added(
-        self, piece: Piece, owners: list[Block], here: Mapping[Block, NDArray[np.float32] | None]
-    ) -> NDArray[np.float32] | None:
-        """The owners' sums over the seam, added in lattice order: from `here`, else from the canvas. None: nobody
-        examined anything there."""
-        placement = self._job.placement
-        region = placement.region_w(piece)
+        self, piece: Piece, scale: int, owners: list[Block], here: Here
+    ) -> ScaleSums[NDArray[np.float32]] | None:
+        """The owners' sums of a scale over the seam, added in lattice order: from `here`, else from the canvas. None:
+        nobody added any there."""
+        placement, name = self._job.placement, _name(piece, scale)
+        region = placement.region(piece, scale)
         total: NDArray[np.float32] | None = None
         for owner in owners:
-            share = region.intersection(placement.support(owner))
+            share = region.intersection(placement.support(owner, scale))
             y, x = share.y - region.y, share.x - region.x
-            sums = here.get(owner)
-            if owner not in here and (kept := self._summed[owner].get(piece.name)) is not None:
-                sums, y, x = self._canvas.sums(owner, piece.name), y + kept.y, x + kept.x
+            sums = here.get(owner, {}).get(name)
+            if owner not in here and (kept := self._summed[owner].get(name)) is not None:
+                sums, y, x = self._canvas.sums(owner, name), y + kept.y, x + kept.x
             if sums is None:
                 continue
             if total is None and sums.shape[1:] == region.size.shape:
@@ -200,17 +217,17 @@ class Commits:
             if total is None:
                 total = np.zeros((sums.shape[0], *region.size.shape), np.float32)
             total[:, y : y + sums.shape[1], x : x + sums.shape[2]] += sums
-        return total
+        return None if total is None else ScaleSums(total, scale, region.x, region.y)
 
-    def _finishing(self, piece: Piece, sums: OpenSums | None) -> _Finishing:
-        """The layers of a piece from the sums over its working region."""
+    def _finishing(self, piece: Piece, parts: tuple[ScaleSums[Any], ...]) -> _Finishing:
+        """The layers of a piece from the sums over it, which are none where nobody examined any of it."""
         job, placement = self._job, self._job.placement
         valid = job.source.read_valid(placement.piece_l0(piece))
         landing = None
-        if sums is not None:
-            region = placement.region_w(piece)
+        if parts:
+            region = placement.region(piece)
             layers = finish(
-                sums,
+                OpenSums(region, parts),
                 _shifted(placement.y.taps(piece.rows.start_m, piece.rows.end_m), region.y),
                 _shifted(placement.x.taps(piece.columns.start_m, piece.columns.end_m), region.x),
                 valid=valid,
@@ -272,6 +289,15 @@ class Commits:
             for c in columns:
                 found |= skipped[r].take(c, axis=1)
         return found
+
+
+def _name(piece: Piece, scale: int) -> str:
+    """Of a block's open sums of a scale over a seam."""
+    return f"{piece.name}.{scale}"
+
+
+def _seam_of(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _nothing(shape: tuple[int, int], classes: int, extras: Collection[str]) -> Layers:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from model.accumulator import Accumulator
+from model.accumulator import Accumulator, BlockSums
 from model.lanes import Lanes, ahead
 from model.predictor import PatchBatch, Predictor, Scores
-from raster.geometry import Region
+from raster.geometry import Region, Size
 from raster.grid import Block
 from raster.source import check_damage
 from worker.batches import Shot, in_groups
@@ -66,9 +66,9 @@ class BlockWork:
         self._predictor = predictor
         self._reader = reader_of(job)
         self._commits = Commits(job, plan, canvas, predictor.ferry, job.known_damage | known_damage)
-        self._sums: Accumulator | None = None
-        self._spent: deque[Accumulator] = deque()
-        """Of blocks that are committed: their memory serves for those that follow."""
+        self._sums: BlockSums | None = None
+        self._spent: dict[int, deque[Accumulator]] = {scale: deque() for scale in job.scales}
+        """By scale, sums of blocks that are committed: their memory serves for those that follow."""
         self._damaged: set[Region] = set()
         self._all_damaged: frozenset[Region] = frozenset()
 
@@ -87,8 +87,8 @@ class BlockWork:
 
         def commit(forwarded: ForwardedBlock) -> None:
             commits.commit(forwarded)
-            if forwarded.sums is not None:
-                self._spent.append(forwarded.sums)
+            for scale, sums in forwarded.sums.items():
+                self._spent[scale].append(sums)
             commits.hand_on(hand_on)
 
         commits = self._commits
@@ -102,7 +102,7 @@ class BlockWork:
         ):
             for _ in ahead(self._blocks(readers, lanes, pulse), commit, committer, COMMITTED_AT_ONCE):
                 pass
-        self._spent.clear()
+        self._spent = {}
         return self._computed()
 
     def _computed(self) -> Computed:
@@ -146,11 +146,13 @@ class BlockWork:
             self._sums = self._open(block)
         self._predictor.add(self._sums, batch, scores)
 
-    def _open(self, block: Block) -> Accumulator:
+    def _open(self, block: Block) -> BlockSums:
         """Empty sums for the block; for several threads at once."""
-        size = self._job.placement.support(block).size
+        return BlockSums(lambda scale: self._opened(self._job.placement.support(block, scale).size, scale))
+
+    def _opened(self, size: Size, scale: int) -> Accumulator:
         try:
-            sums = self._spent.pop().emptied(size)
+            sums = self._spent[scale].pop().emptied(size)
         except IndexError:
             sums = None
         return self._predictor.open_block(size, self._job.overlap_px) if sums is None else sums
@@ -161,6 +163,7 @@ class BlockWork:
             check_damage(sorted(self._all_damaged), self._job.info, "the file is damaged or cut short")
 
     def _forwarded(self, block: Block) -> ForwardedBlock:
-        forwarded = ForwardedBlock(block, self._sums, frozenset(self._damaged))
+        sums = {} if self._sums is None else self._sums.by_scale
+        forwarded = ForwardedBlock(block, sums, frozenset(self._damaged))
         self._sums, self._damaged = None, set()
         return forwarded

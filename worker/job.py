@@ -94,8 +94,13 @@ class Job:
         )
 
     @property
+    def scales(self) -> tuple[int, ...]:
+        """Working pixels along a side of one pixel of the open sums, of each kind that there may be."""
+        return (1,) if self.tree is None else self.tree.scales
+
+    @property
     def overlap_px(self) -> int:
-        """Working pixels that windows of the finest scale share."""
+        """Pixels of their own scale that windows share."""
         return self.cells.overlap_px
 
     @property
@@ -124,7 +129,9 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
     single = coverage.kind == "refined" and predictor.device.type == "cpu"
     budget = _budget(spec, card, lattice, grid, options, tree=tree is not None, single=single)
     roi = region_of_interest(info, options)
-    placement = place(grid, lattice, roi, options.mask_downsample, budget.block, flat=spec.block is None)
+    scales = (1,) if tree is None else tree.scales
+    flat = spec.block is None
+    placement = place(grid, lattice, roi, options.mask_downsample, budget.block, flat=flat, coarsest=scales[-1])
     opened, damaged = _readable(ref, info, spec.canvas, report)
     source = Source(
         opened, fitted.bands.convert, fill_colour(card.input), budget.cache_bytes, spec.canvas, name=info.name

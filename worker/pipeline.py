@@ -225,6 +225,7 @@ def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
         "nodata": job.info.nodata,
         "ratio": list(job.grid.ratio),
         "beside": _beside(job.spec),
+        "scales": list(job.scales),
         "device": job.device if predictor.half is None else f"{job.device}, {predictor.half}",
         "batch": job.spec.batch,
         "block": job.budget.block,

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from threading import Lock
 
-from model.accumulator import Accumulator
+from model.accumulator import BlockSums
 from model.lanes import Lanes, ahead
 from model.predictor import Predictor, Scores
 from model.refine import mark, refined
@@ -33,10 +33,9 @@ _COARSE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """What became of a block: its open sums (None: there was nothing to add), the nodes that were forwarded, parents
-    first, and the damage that was met."""
+    """What became of a block: open sums, the nodes that were forwarded, parents first, and the damage that was met."""
 
-    sums: Accumulator | None
+    sums: BlockSums
     forwarded: list[Node]
     damaged: frozenset[Region]
 
@@ -81,14 +80,13 @@ class RefinedWork(BlockWork):
             self._note_damage(found.damaged)
             for node in found.forwarded:
                 mark(self._tree, self._leaf, node)
-            yield ForwardedBlock(block, found.sums, found.damaged, self._leaf[self._cells(block)].copy())
+            yield ForwardedBlock(block, found.sums.by_scale, found.damaged, self._leaf[self._cells(block)].copy())
             step()  # also where there is nothing to forward
 
     def _refined(self, block: Block, roots: Sequence[Root], readers: Executor, step: Callable[[], None]) -> _Found:
         """What becomes of a block's roots; for several threads at once."""
         batch, damaged = self._job.batch, set[Region]()
-        corner = self._job.placement.support(block)
-        sums: Accumulator | None = None
+        corner, sums = self._job.placement.support(block), self._open(block)
 
         def forward(nodes: Sequence[Node]) -> Iterator[Scores]:
             tasks = in_groups(map(shot_of, nodes), batch)
@@ -98,11 +96,9 @@ class RefinedWork(BlockWork):
                 yield from self._predictor.scores(patches)
                 step()
 
-        def keep(node: Node, scores: Scores) -> None:
-            nonlocal sums
-            sums = self._open(block) if sums is None else sums
+        def keep(node: Node, scores: Scores, level: int) -> None:
             window = self._tree.window(node)
-            self._predictor.add_enlarged(sums, scores, window.x - corner.x, window.y - corner.y, node.level)
+            self._predictor.add_whole(sums, scores, window.x - corner.x, window.y - corner.y, level)
 
         threshold = self._job.coverage.threshold
         assert threshold is not None, "refined coverage has a threshold"

@@ -83,7 +83,7 @@ def make_tree_plan(
         wants = Distribution(predictor, thumbnail.values) if steering else None
         needs = planned_needs(tree, thumbnail.values, thumbnail.valid, thumbnail.step, wants)
         leaf, threshold = plan_leaves(tree, needs, examined, job.coverage.detail, int(dense_examined.sum()))
-        reason = _without_far_leaves(tree, leaf, reason, job.roi_w)
+        reason = _without_far_leaves(tree, leaf, reason, job.placement.reach_w)
     return tree_plan(tree, leaf, reason, dense), threshold
 
 
@@ -100,22 +100,22 @@ def tree_shots(tree: Tree, plan: Plan, block: Block) -> Iterator[Shot]:
             yield from (shot_of(node) for node in tree.leaves_under(Node(tree.top, row, column), plan.choice, examined))
 
 
-def matters(tree: Tree, plan: Plan, roi_w: Region, node: Node) -> bool:
-    """Whether the node has anything to examine, and whether its window reaches the region of interest."""
-    if tree.window(node).intersection(roi_w).empty:
+def matters(tree: Tree, plan: Plan, reach_w: Region, node: Node) -> bool:
+    """Whether the node has anything to examine, and whether its window meets what the mask is read from."""
+    if tree.window(node).intersection(reach_w).empty:
         return False
     return bool((plan.reason[tree.cells_of(node)] == EXAMINED).any())
 
 
 def _without_far_leaves(
-    tree: Tree, leaf: NDArray[np.int8], reason: NDArray[np.uint8], roi_w: Region
+    tree: Tree, leaf: NDArray[np.int8], reason: NDArray[np.uint8], reach_w: Region
 ) -> NDArray[np.uint8]:
-    """`reason` with NO_DATA for the cells of leaves whose windows do not reach the region of interest."""
+    """`reason` with NO_DATA for the cells of leaves whose windows do not meet what the mask is read from."""
     kept = reason.copy()
-    if roi_w.contains(Region.of(tree.size)):
+    if reach_w.contains(Region.of(tree.size)):
         return kept
     for node in list(tree.leaves(leaf, reason == EXAMINED)):
-        if tree.window(node).intersection(roi_w).empty:
+        if tree.window(node).intersection(reach_w).empty:
             under = tree.cells_of(node)
             kept[under] = np.where(leaf[under] == node.level, NO_DATA, kept[under])
     return kept

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.schema import BundleCard
-from model.accumulator import Accumulator
+from model.accumulator import Accumulator, BlockSums
 from model.chooser import Candidate
 from model.datasets.labelled import LabelledImage
 from model.evaluation.predict import Strip
@@ -23,12 +23,16 @@ from model.lanes import Lanes
 from model.predictor import PatchBatch, Predictor
 from model.refine import Family, change, entropy_wanted, fused_down, refine
 from model.shots import Shot, batch_of
+from model.sums import OpenSums, ScaleSums
 from model.tree import Node, Tree, make_tree
 from raster.geometry import Region, Size
 
 __all__ = ["Cover", "Nodes", "forward_nodes"]
 
 _BATCH = 8
+
+_Kept = tuple[Node, Tensor, int]
+"""As `model.refine.Keep` takes it."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,10 @@ class Cover:
         """Planned coverage: `leaf` (cells) is the level of the node that owns each cell."""
         tree, everywhere = self._nodes.tree, np.ones(leaf.shape, bool)
 
-        def kept(root: Node) -> Iterator[tuple[Node, Tensor]]:
+        def kept(root: Node) -> Iterator[_Kept]:
             for node in tree.leaves_under(root, leaf, everywhere):
                 self.forwards += 1
-                yield node, self._nodes.of(node)
+                yield node, self._nodes.of(node), node.level
 
         return self._strips(kept)
 
@@ -98,15 +102,15 @@ class Cover:
         def wanted(families: Sequence[Family]) -> list[list[Candidate]]:
             return [[wants.candidate(tree, child) for child in children] for _, _, children in families]
 
-        def kept(root: Node) -> Iterator[tuple[Node, Tensor]]:
-            found: list[tuple[Node, Tensor]] = []
+        def kept(root: Node) -> Iterator[_Kept]:
+            found: list[_Kept] = []
             walk = refine(
                 tree,
                 [(root, self._nodes.of(root))],
                 wanted,
                 threshold,
                 lambda nodes: map(self._nodes.of, nodes),
-                lambda node, scores: found.append((node, scores)),
+                lambda *one: found.append(one),
                 matters=lambda node: True,
             )
             self.forwards += sum(1 for _ in walk)
@@ -114,31 +118,56 @@ class Cover:
 
         return self._strips(kept)
 
-    def _strips(self, kept: Callable[[Node], Iterator[tuple[Node, Tensor]]]) -> Iterator[Strip]:
+    def _strips(self, kept: Callable[[Node], Iterator[_Kept]]) -> Iterator[Strip]:
         """Stitched from top to bottom, one row of roots at a time, by what inference stitches with."""
-        tree, started = self._nodes.tree, time.perf_counter()
-        classes = self._nodes.scores[0].shape[2]
-        carried: NDArray[np.float32] | None = None
+        tree, started, coarsest = self._nodes.tree, time.perf_counter(), self._nodes.tree.scales[-1]
+        carried: list[ScaleSums[NDArray[np.float32]]] = []
+        done = 0
         for row in range(tree.roots.rows):
-            top = max(0, tree.roots.start(row))
-            bottom = min(tree.roots.start(row) + tree.roots.patch, tree.size.height)
-            sums = Accumulator(
-                classes, Size(tree.size.width, bottom - top), tree.patch, tree.overlap_px, torch.device("cpu")
-            )
-            for column in range(tree.roots.columns):
-                for node, scores in kept(Node(tree.top, row, column)):
-                    window = tree.window(node)
-                    sums.add_enlarged(scores, window.x, window.y - top, tree.scales[node.level])
-            total = sums.part(Region(0, 0, tree.size.width, bottom - top))
-            if carried is not None:
-                total[:, : carried.shape[1]] += carried
             last = row + 1 == tree.roots.rows
-            finished = bottom - top if last else min(tree.roots.start(row + 1), tree.size.height) - top
-            carried = total[:, finished:].copy()
-            self.seconds += time.perf_counter() - started
-            yield Strip(top, total[:-1, :finished] / total[-1:, :finished])
-            started = time.perf_counter()
+            # What lies between the last pixels of this row and the first of the next is read from both.
+            end = tree.size.height if last else max(done, tree.roots.start(row + 1) - coarsest)
+            found = self._row(row, max(0, done - coarsest), carried, kept)
+            if end > done:
+                total = OpenSums(Region(0, done, tree.size.width, end - done), tuple(found)).working().numpy()
+                self.seconds += time.perf_counter() - started
+                yield Strip(done, total[:-1] / total[-1:])
+                started = time.perf_counter()
+            carried = [_from_row(sums, max(0, end - coarsest)) for sums in found]
+            done = end
         self.seconds += self.forwards * self._nodes.seconds
+
+    def _row(
+        self,
+        row: int,
+        top: int,
+        carried: Sequence[ScaleSums[NDArray[np.float32]]],
+        kept: Callable[[Node], Iterator[_Kept]],
+    ) -> list[ScaleSums[Tensor]]:
+        """The sums of the image's working rows from `top` down to where the windows of a row of roots end: `carried`,
+        which begin there, and what is `kept` of these roots."""
+        tree, classes = self._nodes.tree, self._nodes.scores[0].shape[2]
+        bottom = min(tree.roots.start(row) + tree.roots.patch, tree.size.height)
+
+        def opened(scale: int) -> Accumulator:
+            size = Size(-(-tree.size.width // scale), -(-bottom // scale) - top // scale)
+            return Accumulator(classes, size, tree.patch, tree.overlap_px, torch.device("cpu"))
+
+        sums = BlockSums(opened)
+        for part in carried:
+            height, width = part.values.shape[1:]
+            sums.at(part.scale).there(Region(0, 0, width, height)).add_(torch.from_numpy(part.values))
+        for column in range(tree.roots.columns):
+            for node, scores, level in kept(Node(tree.top, row, column)):
+                window, scale = tree.window(node), tree.scales[level]
+                sums.at(scale).add_patch(scores, window.x // scale, (window.y - top) // scale)
+        return [ScaleSums(own.whole, scale, 0, top // scale) for scale, own in sums.by_scale.items()]
+
+
+def _from_row(sums: ScaleSums[Tensor], top: int) -> ScaleSums[NDArray[np.float32]]:
+    """The sums from a working row on."""
+    first = top // sums.scale
+    return ScaleSums(sums.values[:, first - sums.y :].numpy().copy(), sums.scale, 0, first)
 
 
 def forward_nodes(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foveate.schema import BundleCard
+from model.accumulator import BlockSums
 from model.aggregate import infer, policy_weights
 from model.cells import Distribution, cell_distribution, thumbnail_step
 from model.datasets.labelled import LabelledImage
@@ -144,7 +145,8 @@ def _lattice_strips(member: Member, image: LabelledImage, sampling: Sampling, ef
     for rows in _bands(lattice, len(card.classes)):
         top = rows.start * lattice.stride
         bottom = min((rows.stop - 1) * lattice.stride + lattice.patch, image.size.height)
-        sums = predictor.open_block(Size(image.size.width, bottom - top), lattice.overlap_px)
+        band = Size(image.size.width, bottom - top)
+        sums = BlockSums(lambda _, band=band: predictor.open_block(band, lattice.overlap_px))  # type: ignore[misc]
         groups = _groups(lattice, rows, choice, len(card.fovs), batch)
         reading = ((group, _batch(card, image, lattice, group, top)) for group in groups)
         with Lanes(predictor.device) as lanes:
@@ -152,7 +154,7 @@ def _lattice_strips(member: Member, image: LabelledImage, sampling: Sampling, ef
                 predictor.add(sums, patches, scores)
                 seen = np.bincount([fov for shot in group for fov in shot.fovs], minlength=len(card.fovs))
                 effort.note(seen, len(group))
-        total = sums.part(Region(0, 0, image.size.width, bottom - top)).copy()
+        total = sums.at(1).part(Region.of(band)).copy()
         if carried is not None:
             total[:, : carried.shape[1]] += carried
         finished = bottom - top if rows.stop == lattice.rows else rows.stop * lattice.stride - top

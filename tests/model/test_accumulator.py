@@ -5,7 +5,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from model.accumulator import Accumulator, enlarged, stitching_window
+from model.accumulator import Accumulator, stitching_window
+from model.enlarging import enlarged
 from raster.geometry import Region, Size
 
 CPU = torch.device("cpu")

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from foveate.errors import MemoryTooSmall
+from model.accumulator import BlockSums
 from model.bundle import load_bundle, load_networks
 from model.folding import folded
 from model.predictor import FEW, PatchBatch, Predictor
@@ -85,7 +86,7 @@ def predictor(tmp_path):
 
 @pytest.mark.parametrize("error", [OUT_OF_MEMORY, RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")])
 def test_a_batch_that_does_not_fit_is_halved_until_the_next_job_and_gives_the_same(predictor, error):
-    wanted, got = predictor.open_block(Size(8 * P, P), 0), predictor.open_block(Size(8 * P, P), 0)
+    wanted, got = (BlockSums(lambda _: predictor.open_block(Size(8 * P, P), 0)) for _ in range(2))
 
     def forwarded(sums):
         predictor.add(sums, batch_of(8), predictor.scores(batch_of(8)))
@@ -99,7 +100,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_the_next_job_and_gives_the_sa
     predictor.scores(batch_of(4))
     assert cramped.seen[10:] == [4, 2, 2]
     whole = Region(0, 0, 8 * P, P)
-    assert np.allclose(got.part(whole), 2 * wanted.part(whole), atol=1e-5)
+    assert np.allclose(got.at(1).part(whole), 2 * wanted.at(1).part(whole), atol=1e-5)
 
 
 def test_memory_that_runs_out_behind_the_network_halves_as_well(predictor, monkeypatch):

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.accumulator import Accumulator
+from model.accumulator import Accumulator, BlockSums
 from model.chooser import Candidate
 from model.refine import FINE_SHARE, change, entropy_wanted, handed_down, mark, refine
+from model.sums import OpenSums, ScaleSums
 from model.tree import Node, make_tree
 from raster.geometry import Region, Size
 
@@ -23,12 +24,18 @@ def scene(size, seed=0):
 
 
 def stitched(tree, leaves):
-    """(K, height, width) and the weights, of (node, scores) pairs."""
-    sums = Accumulator(K, tree.size, tree.patch, tree.overlap_px, CPU)
-    for node, scores in leaves:
-        window = tree.window(node)
-        sums.add_enlarged(scores, window.x, window.y, tree.scales[node.level])
-    total = torch.from_numpy(sums.part(Region.of(tree.size)))
+    """(K, height, width) and the weights, of what `refine` kept."""
+
+    def opened(scale):
+        size = Size(*(-(-side // scale) for side in (tree.size.width, tree.size.height)))
+        return Accumulator(K, size, tree.patch, tree.overlap_px, CPU)
+
+    sums = BlockSums(opened)
+    for node, scores, level in leaves:
+        window, scale = tree.window(node), tree.scales[level]
+        sums.at(scale).add_patch(scores, window.x // scale, window.y // scale)
+    parts = tuple(ScaleSums(own.whole, scale) for scale, own in sums.by_scale.items())
+    total = OpenSums(Region.of(tree.size), parts).working()
     return total[:-1] / total[-1:], total[-1]
 
 
@@ -53,7 +60,7 @@ def refined_by(tree, forward, wanted, threshold, matters=lambda node: True):
         wanted,
         threshold,
         lambda nodes: map(forward, nodes),
-        lambda node, scores: kept.append((node, scores)),
+        lambda *one: kept.append(one),
         matters=matters,
     )
     run.extend(walk)
@@ -89,7 +96,7 @@ def test_leaves_of_the_finest_level_alone_are_the_dense_lattice(overlap):
         window = tree.window(node).shifted(margin, margin)
         return world[(slice(None), *window.slices())]
 
-    scores, weights = stitched(tree, [(node, cut(node)) for node in nodes])
+    scores, weights = stitched(tree, [(node, cut(node), 0) for node in nodes])
     grown = Size(211 + 2 * margin, 150 + 2 * margin)
     dense = Accumulator(K, grown, 32, tree.overlap_px, CPU)
     windows = [tree.cells.window(node.column, node.row).shifted(margin, margin) for node in nodes]
@@ -126,7 +133,7 @@ def test_fine_and_coarse_are_fused_from_level_to_level():
     kept, run = refined(tree, flat, lambda node, own, children: [1.0] * len(children), 0.5)
     assert len(run) == 1 + 4 + 16
     expected = (1 - FINE_SHARE) * (FINE_SHARE * 1 + (1 - FINE_SHARE) * 2)
-    assert all(torch.allclose(scores, torch.tensor(expected)) for _, scores in kept)
+    assert all(torch.allclose(scores, torch.tensor(expected)) for _, scores, _ in kept)
 
 
 def test_children_are_decided_one_by_one_and_the_rest_keeps_the_parent():
@@ -140,9 +147,10 @@ def test_children_are_decided_one_by_one_and_the_rest_keeps_the_parent():
     )
     assert run == [Node(1, 0, 0), wanted]
     scores, _ = stitched(tree, kept)
-    assert torch.allclose(scores[:, :32, 32:], torch.tensor(FINE_SHARE))
-    assert not scores[:, 32:].any()
-    assert not scores[:, :, :32].any()
+    # Half a coarse pixel away from where the two meet.
+    assert torch.allclose(scores[:, :31, 33:], torch.tensor(FINE_SHARE))
+    assert not scores[:, 33:].any()
+    assert not scores[:, :, :31].any()
     leaf = np.full(tree.grid(0), -1, np.int8)
     for node in run:
         mark(tree, leaf, node)

@@ -235,9 +235,9 @@ def test_sums_are_written_only_for_seams_that_stay_open(bundles, tmp_path, monke
     written, seams = [], []
     commit_sums, commit_seam = Canvas.commit_sums, Canvas.commit_seam
 
-    def noted(canvas, block, seam, sums):
-        written.append(seam)
-        return commit_sums(canvas, block, seam, sums)
+    def noted(canvas, block, name, sums):
+        written.append(name)
+        return commit_sums(canvas, block, name, sums)
 
     def noted_seam(canvas, piece, layers, tally):
         seams.append(piece)
@@ -247,7 +247,7 @@ def test_sums_are_written_only_for_seams_that_stay_open(bundles, tmp_path, monke
     monkeypatch.setattr(Canvas, "commit_seam", noted_seam)
     mask_of(spec)
     assert seams
-    assert sorted(written) == sorted(piece.name for piece in seams for _ in piece.owners[1:])
+    assert sorted(written) == sorted(f"{piece.name}.1" for piece in seams for _ in piece.owners[1:])
 
 
 def test_a_seam_that_another_attempt_closed_meanwhile_is_taken_as_it_is(bundles, tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def test_a_piece_reads_only_what_all_its_contributors_own(placement):
     """Every block whose patches touch a working pixel that the piece reads is among the piece's owners."""
     supports = [(block, placement.support(block)) for block in placement.blocks]
     for piece in placement.pieces():
-        region = placement.region_w(piece)
+        region = placement.region(piece)
         touching = {(b.row, b.column) for b, support in supports if not support.intersection(region).empty}
         assert touching <= set(piece.owners)
         covered = np.zeros(region.size.shape, bool)
