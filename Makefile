@@ -32,7 +32,7 @@ help:
 	@echo 'make install   only install, into .venv; then .venv/bin/foveate'
 	@echo 'make install-train  the same, and what foveate train and evaluate need'
 	@echo 'make check     formatting, lint, types, import arrows, Dockerfile and compose file'
-	@echo 'make test      the fast tests: 11 to 14 minutes on two cores'
+	@echo 'make test      the fast tests, side by side: 5 minutes on two cores'
 	@echo 'make test-all  every test'
 	@echo 'make bench     measure this machine; NAME=read, floor, coverage, resume, ...; JSON=file for the figures'
 	@echo 'make clean     remove .venv and what the demo wrote'
@@ -70,10 +70,11 @@ check: $(DEV)
 	for profile in cpu gpu; do FOVEATE_API_KEY=check COMPOSE_PROFILES=$$profile $(BIN)/podman-compose --podman-path /bin/echo config >/dev/null; done
 
 test: $(DEV)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m 'not slow'
 
-test-all: $(DEV)
-	$(BIN)/python -m pytest
+# The slow ones one after the other: some of them measure memory, or want the cores for themselves.
+test-all: test
+	$(BIN)/python -m pytest -m slow
 
 BENCHES = $(sort $(basename $(notdir $(shell grep -l __main__ bench/*.py))))
 bench-name:
