@@ -21,7 +21,7 @@ from model.labels import labels
 from raster.geometry import Region
 from raster.grid import sources
 
-__all__ = ["OpenSums", "ScaleSums"]
+__all__ = ["OpenSums", "Part", "ScaleSums"]
 
 _TILE = 128
 """Working pixels a side for which it is asked which scales say something; also rows that are enlarged at once."""
@@ -44,6 +44,7 @@ class ScaleSums(Generic[Values]):
 
 
 Part = ScaleSums[Tensor]
+"""One of them on the device."""
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foveate.errors import CoverageHole
 from foveate.schema import NODATA
 from model.accumulator import Accumulator
 from model.device import Ferry, Landing
 from model.finishing import LABELS, PROBABILITIES, UNCERTAINTY, Layers, Taps, finish
-from model.sums import OpenSums, ScaleSums
+from model.sums import OpenSums, Part, ScaleSums
 from raster.geometry import Region
 from raster.grid import Block
 from worker.canvas import CLOSED, BlockRecord, Canvas, SeamShare, Tally
@@ -136,7 +135,7 @@ class Commits:
         self._note(block, record)
         self._drop_sums(block)
 
-    def _parts(self, forwarded: ForwardedBlock, piece: Piece) -> tuple[ScaleSums[Tensor], ...]:
+    def _parts(self, forwarded: ForwardedBlock, piece: Piece) -> tuple[Part, ...]:
         """The block's sums over the piece."""
         found = []
         for scale, sums in forwarded.sums.items():

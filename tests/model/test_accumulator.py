@@ -53,6 +53,25 @@ def test_the_memory_of_one_block_serves_the_next_and_remembers_nothing():
     assert sums.emptied(Size(40, 50)).part(Region(0, 0, 40, 50)).shape == (4, 50, 40)
 
 
+def test_memory_of_which_little_was_touched_is_emptied_there():
+    sums = Accumulator(3, Size(50, 40), 16, 12, CPU)
+    for x, y in ((-4, 30), (45, -8), (10, 10), (12, 10)):
+        sums.add_patch(torch.ones(3, 16, 16), x, y)
+    assert sums.part(Region(0, 0, 50, 40)).any()
+    assert not sums.emptied(Size(50, 40)).part(Region(0, 0, 50, 40)).any()
+
+
+def test_parts_of_a_patch_weigh_what_the_patch_of_their_size_would_at_a_finer_scale():
+    """Four quarters, whose windows share an eighth of their sides: a constant, and a weight of 1 within."""
+    sums = Accumulator(3, Size(14, 14), 16, 4, CPU)
+    for x in (-1, 5):
+        for y in (-1, 5):
+            sums.add_patch(torch.full((3, 8, 8), 0.25), x, y)
+    total = sums.part(Region(0, 0, 14, 14))
+    assert np.allclose(total[:3], 0.25 * total[3])
+    assert np.allclose(total[3, 1:11, 1:11], 1)
+
+
 def test_sixteen_fold_overlap_agrees_with_float64():
     rng = np.random.default_rng(4)
     patches = rng.dirichlet(np.ones(2), (64, 8, 8)).transpose(0, 3, 1, 2).astype(np.float32)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from model.accumulator import Accumulator, BlockSums
 from model.chooser import Candidate
-from model.refine import FINE_SHARE, change, entropy_wanted, handed_down, mark, refine
+from model.refine import FINE_SHARE, change, entropy_wanted, handed_down, kept_from, mark, refine
 from model.sums import OpenSums, ScaleSums
 from model.tree import Node, make_tree
 from raster.geometry import Region, Size
@@ -122,6 +122,25 @@ def test_a_ramp_is_handed_down_as_the_same_ramp(scales):
     for child in tree.children(parent):
         given_down = handed_down(tree, parent, child, ramp(parent))
         assert torch.allclose(given_down[:, inner, inner], ramp(child)[:, inner, inner], atol=1e-2)
+
+
+@pytest.mark.parametrize(("overlap", "scales", "level"), [(0.25, (1, 2, 4), 2), (0.75, (1, 3), 0), (0.1, (1, 3), 0)])
+def test_what_is_not_run_keeps_the_parents_pixels_where_windows_begin_on_them(overlap, scales, level):
+    tree = make_tree(Size(900, 900), 32, tuple(32 * s for s in scales), overlap)
+    parent = Node(tree.top, 1, 1)
+    scores = scene(Size(32, 32))
+    for child in tree.children(parent):
+        found, own = kept_from(tree, parent, child, scores)
+        window, scale = tree.window(child), tree.scales[own]
+        assert own == level
+        assert (window.x % scale, window.y % scale, found.shape[1] * scale) == (0, 0, window.width)
+        given_down = handed_down(tree, parent, child, scores)
+        if own == child.level:
+            assert torch.equal(found, given_down)
+        else:
+            ratio = tree.scales[own] // tree.scales[child.level]
+            means = given_down.unfold(1, ratio, ratio).unfold(2, ratio, ratio).mean((3, 4))
+            assert (found - means).abs().mean() < (found - means.flip(1)).abs().mean() / 2
 
 
 def test_fine_and_coarse_are_fused_from_level_to_level():

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.tree import make_tree
 from raster.geometry import Region, Size
 from raster.grid import WorkingGrid, make_lattice
 from raster.overviews import TILE
@@ -23,6 +24,35 @@ def placements(draw):
     return place(
         grid, lattice, roi, draw(st.sampled_from([1, 2, 8])), draw(st.integers(1, 9)), flat=draw(st.booleans())
     )
+
+
+@st.composite
+def placements_of_trees(draw):
+    """In blocks of roots, whose windows hold those of all nodes under them."""
+    image = Size(draw(sides), draw(sides))
+    grid = WorkingGrid(image, (draw(ratios), draw(ratios)))
+    fovs = draw(st.sampled_from([(16, 32), (16, 32, 64, 128), (16, 48)]))
+    tree = make_tree(grid.size, 16, fovs, draw(st.sampled_from([0.0, 0.25, 0.5, 0.75])))
+    x, y = draw(st.integers(0, image.width - 1)), draw(st.integers(0, image.height - 1))
+    roi = Region.between(x, y, draw(st.integers(x + 1, image.width)), draw(st.integers(y + 1, image.height)))
+    m, block = draw(st.sampled_from([1, 2, 8])), draw(st.integers(1, 3))
+    return tree.scales, place(grid, tree.roots, roi, m, block, coarsest=tree.scales[-1])
+
+
+@given(placements_of_trees())
+@settings(max_examples=150, deadline=None)
+def test_a_piece_of_a_tree_reads_pixels_of_every_scale_that_all_its_contributors_own(found):
+    scales, placement = found
+    for piece in placement.pieces():
+        owners = set(piece.owners)
+        for scale in scales:
+            region = placement.region(piece, scale)
+            covered = np.zeros(region.size.shape, bool)
+            for block in placement.blocks:
+                part = placement.support(block, scale).intersection(region)
+                assert part.empty or (block.row, block.column) in owners
+                covered[part.slices(region.x, region.y)] = True
+            assert covered.all()
 
 
 @given(placements())
