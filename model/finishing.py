@@ -40,6 +40,11 @@ class Taps:
         """Whether every output pixel is one working pixel."""
         return not self.t.any()
 
+    @property
+    def contiguous(self) -> bool:
+        """Whether these are moreover all working pixels between the first and the last."""
+        return self.plain and bool((np.diff(self.first) == 1).all())
+
 
 LABELS, UNCERTAINTY, PROBABILITIES = "labels", "uncertainty", "probabilities"
 """Layers of what `finish` makes; the first always."""
@@ -76,7 +81,8 @@ def finish(
     # Where an output pixel is one working pixel, its weight changes neither the order of its scores nor their shares.
     one_to_one = downsample == 1 and rows.plain and columns.plain
     labels_alone = downsample == 1 and not extras
-    if one_to_one and labels_alone and shown is None and not sums.flat and not ferry.apart:
+    as_they_are = rows.contiguous and columns.contiguous
+    if as_they_are and labels_alone and shown is None and not sums.flat and not ferry.apart:
         labels_RC = sums.labels(values.tolist(), nodata)
         return {LABELS: labels_RC if valid is None else only(labels_RC, torch.from_numpy(valid), nodata)}
     sums_KHW = sums.working()
@@ -193,7 +199,7 @@ def _scores(sums_KHW: Tensor, rows: Taps, columns: Taps, ferry: Ferry, *, weight
 
 def _mixed(values_KHW: Tensor, taps: Taps, axis: int, ferry: Ferry) -> Tensor:
     """Linear interpolation along one axis; the last channel (examined or not) takes the nearer pixel."""
-    if taps.plain and (np.diff(taps.first) == 1).all():
+    if taps.contiguous:
         return values_KHW.narrow(axis, int(taps.first[0]), len(taps.first))
     at_first, at_second, shares = ferry.up(taps.first, taps.second, taps.t)
     first = values_KHW.index_select(axis, at_first)

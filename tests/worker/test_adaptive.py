@@ -152,7 +152,13 @@ def test_the_whole_budget_is_what_dense_coverage_sees(bundles, tmp_path, overlap
 
 @pytest.mark.parametrize("coverage", COVERAGES)
 @pytest.mark.parametrize(
-    ("bundle", "options"), [("nested", {}), ("nested", {"mask_downsample": 4}), ("micrometre", {"spacing": 1.7})]
+    ("bundle", "options"),
+    [
+        ("nested", {}),
+        ("nested", {"mask_downsample": 4}),
+        ("micrometre", {"spacing": 1.7}),
+        ("micrometre", {"spacing": 3.0}),
+    ],
 )
 @pytest.mark.parametrize("nodata", [None, 0])
 def test_the_mask_of_a_region_is_the_crop_of_the_whole(bundles, tmp_path, coverage, bundle, options, nodata):
