@@ -81,7 +81,7 @@ def finish(
     # Where an output pixel is one working pixel, its weight changes neither the order of its scores nor their shares.
     one_to_one = downsample == 1 and rows.plain and columns.plain
     labels_alone = downsample == 1 and not extras
-    as_they_are = rows.contiguous and columns.contiguous
+    as_they_are = rows.contiguous and columns.contiguous and sums.region_w.size.shape == (len(rows.t), len(columns.t))
     if as_they_are and labels_alone and shown is None and not sums.flat and not ferry.apart:
         labels_RC = sums.labels(values.tolist(), nodata)
         return {LABELS: labels_RC if valid is None else only(labels_RC, torch.from_numpy(valid), nodata)}

@@ -172,6 +172,17 @@ def test_the_mask_of_a_region_is_the_crop_of_the_whole(bundles, tmp_path, covera
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)
+@pytest.mark.parametrize("roi", [(211, 87, 1, 1), (300, 200, 1, 40)])
+def test_a_region_of_a_pixel_between_working_pixels_is_one(bundles, tmp_path, coverage, roi):
+    image = write_image(tmp_path / "i.tif", patchwork(400, 500))
+    common = {"coverage": coverage, "detail": 0.5, "spacing": 3.0}
+    whole = mask_of(spec_for(image, bundles["micrometre"], tmp_path / "w", **common))
+    part = mask_of(spec_for(image, bundles["micrometre"], tmp_path / "p", roi=roi, **common))
+    x, y, width, height = roi
+    assert (part == whole[y : y + height, x : x + width]).all()
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
 def test_a_job_keeps_its_budget_and_tells_it(bundles, tmp_path, coverage):
     image = write_image(tmp_path / "i.tif", patchwork(900, 900))
     spec = spec_for(image, bundles["nested"], tmp_path, coverage=coverage, detail=0.5)
