@@ -91,7 +91,7 @@ class _Recorder(Predictor):
         return torch.zeros(())
 
     def add(self, sums: BlockSums, batch: PatchBatch, scores: Scores) -> None:
-        sums.at(1)
+        sums.at(1)  # a block without sums has no data
         self.batches.append(copy.deepcopy(batch))
 
 
@@ -157,7 +157,7 @@ class _Accelerator(Predictor):
         return torch.zeros(())
 
     def add(self, sums: BlockSums, batch: PatchBatch, scores: Scores) -> None:
-        sums.at(1)
+        sums.at(1)  # a block without sums has no data
         while len(self._ends) >= _QUEUED:
             _sleep_until(self._ends.pop(0))
         takes = self.seconds_per_patch * batch.count

@@ -1,6 +1,6 @@
 """Pixels of a coarser scale as squares of working pixels, linear between their centres.
 
-Letters: K channels, H W pixels of the coarser scale, R C rows and columns of the enlarged part, N places.
+Letters: K channels, H W pixels of the coarser scale, N places.
 """
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from raster.grid import sources
 
-__all__ = ["between", "enlarged", "gathered", "shares_of", "taller", "wider"]
+__all__ = ["between", "enlarged", "gathered", "shares_of"]
 
 
 def enlarged(values_KHW: Tensor, scale: int, rows: range, columns: range) -> Tensor:
@@ -18,10 +18,10 @@ def enlarged(values_KHW: Tensor, scale: int, rows: range, columns: range) -> Ten
     """
     top, bottom = sources(rows, scale, values_KHW.shape[1])
     y = top * scale
-    return taller(wider(values_KHW[:, top:bottom], scale, columns), scale, range(rows.start - y, rows.stop - y))
+    return _taller(_wider(values_KHW[:, top:bottom], scale, columns), scale, range(rows.start - y, rows.stop - y))
 
 
-def wider(values_KHW: Tensor, scale: int, columns: range) -> Tensor:
+def _wider(values_KHW: Tensor, scale: int, columns: range) -> Tensor:
     """(K, H, columns), as `enlarged` along one axis, in less time than `interpolate` takes: every `scale`-th column is
     a mix of two neighbours with the same shares."""
     if scale == 1:
@@ -33,7 +33,7 @@ def wider(values_KHW: Tensor, scale: int, columns: range) -> Tensor:
     return mixed_KHCS.flatten(2)[..., skipped : skipped + len(columns)]
 
 
-def taller(values_KHW: Tensor, scale: int, rows: range) -> Tensor:
+def _taller(values_KHW: Tensor, scale: int, rows: range) -> Tensor:
     """(K, rows, W), as `enlarged` along the other axis: whole rows are mixed."""
     if scale == 1:
         return values_KHW[:, rows.start : rows.stop]

@@ -2,7 +2,8 @@
 
 What is between the pixels of a scale is interpolated only where somebody asks: for labels, most of it never.
 
-Letters: K classes, H W working pixels; h w pixels of a scale; R C tiles; N pairs of pairs.
+Letters: K classes, H W working pixels; h w pixels of a scale; R C tiles; N squares between four
+centres.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ __all__ = ["OpenSums", "Part", "ScaleSums"]
 _TILE = 128
 """Working pixels a side for which it is asked which scales say something; also rows that are enlarged at once."""
 _AT_ONCE = 1 << 14
-"""Pairs of pairs whose scores are interpolated at once: what is between fits a processor's cache."""
+"""Squares between four centres whose scores are interpolated at once: what is between fits a processor's cache."""
 
 
 Values = TypeVar("Values", Tensor, NDArray[np.float32])
@@ -84,7 +85,7 @@ class OpenSums:
         found = np.full(self.region_w.size.shape, nodata, np.uint8)
         for area, parts in _areas(self.parts, self.region_w):
             if len(parts) == 1 and parts[0].scale > 1:
-                _shown(found, self.region_w, area)[:] = _labels_between(parts[0], area, values, nodata)
+                _shown(found, self.region_w, area)[:] = _labels_at_scale(parts[0], area, values, nodata)
                 continue
             for top in range(area.y, area.y1, _TILE):
                 strip = Region.between(area.x, top, area.x1, min(top + _TILE, area.y1))
@@ -107,10 +108,7 @@ def _places(part: Part, region_w: Region) -> tuple[range, range]:
 def _flattened(parts: Sequence[Part], region_w: Region) -> Tensor:
     """(K + 1, H, W) over the region; at least one part."""
     first, *rest = (enlarged(part.values, part.scale, *_places(part, region_w)) for part in parts)
-    for other in rest:
-        # What was enlarged is ours; of working pixels it is a view.
-        first = torch.add(first, other)
-    return first
+    return sum(rest, start=first)
 
 
 def _areas(parts: Sequence[Part], region_w: Region) -> Iterator[tuple[Region, list[Part]]]:
@@ -149,7 +147,7 @@ def _tiles(places: range) -> list[range]:
     return [places[start : start + _TILE] for start in range(0, len(places), _TILE)]
 
 
-def _labels_between(part: Part, area_w: Region, values: list[int], nodata: int) -> NDArray[np.uint8]:
+def _labels_at_scale(part: Part, area_w: Region, values: list[int], nodata: int) -> NDArray[np.uint8]:
     """uint8 (H, W) over the area, without most of the scores.
 
     Where the four pixels around some places are of one class, so is what is interpolated between them. Only between the
@@ -173,13 +171,21 @@ def _labels_between(part: Part, area_w: Region, values: list[int], nodata: int) 
     for start in range(0, len(r), _AT_ONCE):
         some_r, some_c = r[start : start + _AT_ONCE], c[start : start + _AT_ONCE]
         corners = [
-            [gathered(sums_Khw, torch.from_numpy(rows[some_r + down]), torch.from_numpy(columns[some_c + along]))
-             for along in (0, 1)] for down in (0, 1)
-        ]  # fmt: skip
-        for x, share_x in enumerate(shares_of(scale)):
-            above, below = (torch.lerp(left, right, share_x) for left, right in corners)
-            for y, share_y in enumerate(shares_of(scale)):
-                scores = torch.lerp(above, below, share_y)
-                squares[some_r, y, some_c, x] = labels(scores[:-1], scores[-1] > 0, values, nodata).numpy()
+            [torch.from_numpy(at[some + one]) for one in (0, 1)] for at, some in ((rows, some_r), (columns, some_c))
+        ]
+        for y, x, scores in _scores_between(sums_Khw, scale, *corners):
+            squares[some_r, y, some_c, x] = labels(scores[:-1], scores[-1] > 0, values, nodata).numpy()
     (_, down), (_, along) = axes
     return found[down : down + area_w.height, along : along + area_w.width]
+
+
+def _scores_between(
+    sums_Khw: Tensor, scale: int, rows: Sequence[Tensor], columns: Sequence[Tensor]
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Of N squares between four centres each, at the first and second of `rows` and `columns` (N,): every row and
+    column of a square, with the sums (K + 1, N) there."""
+    corners = [[gathered(sums_Khw, row, column) for column in columns] for row in rows]
+    for x, share_x in enumerate(shares_of(scale)):
+        above, below = (torch.lerp(left, right, share_x) for left, right in corners)
+        for y, share_y in enumerate(shares_of(scale)):
+            yield y, x, torch.lerp(above, below, share_y)
