@@ -106,8 +106,10 @@ def _places(part: Part, region_w: Region) -> tuple[range, range]:
 
 
 def _flattened(parts: Sequence[Part], region_w: Region) -> Tensor:
-    """(K + 1, H, W) over the region; at least one part."""
-    first, *rest = (enlarged(part.values, part.scale, *_places(part, region_w)) for part in parts)
+    """(K + 1, H, W) over the region; at least one part. From the finest to the coarsest, whichever was opened first:
+    the order of additions is part of the outcome."""
+    ordered = sorted(parts, key=lambda part: part.scale)
+    first, *rest = (enlarged(part.values, part.scale, *_places(part, region_w)) for part in ordered)
     return sum(rest, start=first)
 
 

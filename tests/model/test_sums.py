@@ -67,6 +67,15 @@ def expected(size, whole, part):
     return total[(slice(None), *part.slices())]
 
 
+@settings(max_examples=60, deadline=None)
+@given(images())
+def test_the_order_in_which_scales_came_changes_no_bit(image):
+    there = over(*image)
+    turned = OpenSums(there.region_w, there.parts[::-1])
+    assert torch.equal(there.working(), turned.working())
+    assert torch.equal(there.labels(VALUES, NODATA), turned.labels(VALUES, NODATA))
+
+
 def taps_of(length):
     index = np.arange(length)
     return Taps(index, index, np.zeros(length, np.float32))
