@@ -6,6 +6,7 @@ RegionsJob, from stdin, after it the mask's pixels row by row, and prints the su
 
 import contextlib
 import gc
+import hashlib
 import json
 import os
 import subprocess
@@ -30,7 +31,7 @@ from raster.whole_file import whole_file
 _STRIP_PIXELS = 1 << 22
 
 
-class RegionsSummary(BaseModel):
+class RegionsCounts(BaseModel):
     """What was written; areas in mask pixels."""
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +42,12 @@ class RegionsSummary(BaseModel):
     """Pixels of a class that are in no polygon: their component is too small, or has no place on the map."""
     beyond_map: bool = False
     """Whether there may be such, as beyond the limb of a satellite's full disk."""
+
+
+class RegionsSummary(RegionsCounts):
+    """The same, and the file's SHA-256, which the process takes while others finish the mask."""
+
+    sha256: str
 
 
 _standing_by: list["subprocess.Popen[bytes]"] = []
@@ -154,7 +161,7 @@ def write_regions(job: RegionsJob, strips: Iterator[NDArray[np.uint8]]) -> Regio
     features, size = Features(job), job.mask_size
     with whole_file(job.out) as partial, partial.open("w+b") as file:
         most = max(size.width * size.height, job.minimum_area) + 1
-        room = len(_head(job, features, RegionsSummary(regions=most, minimum_area=most, dropped_pixels=most))) + 1
+        room = len(_head(job, features, RegionsCounts(regions=most, minimum_area=most, dropped_pixels=most))) + 1
         written = FeatureFile(file, room, job.minimum_area, job.maximum_regions)
         polygonizer = Polygonizer(size.width, lambda: written.minimum)
         examined = 0
@@ -169,14 +176,15 @@ def write_regions(job: RegionsJob, strips: Iterator[NDArray[np.uint8]]) -> Regio
         for outlines in _ahead(traced()):
             written.extend(features.of(outlines))
         regions, pixels = written.settle()
-        summary = RegionsSummary(
+        counts = RegionsCounts(
             regions=regions,
             minimum_area=written.minimum,
             dropped_pixels=examined - pixels,
             beyond_map=features.earth is not None and not features.earth.even,
         )
-        written.finish(_head(job, features, summary))
-    return summary
+        written.finish(_head(job, features, counts))
+    with job.out.open("rb") as ready:
+        return RegionsSummary(**counts.model_dump(), sha256=hashlib.file_digest(ready, "sha256").hexdigest())
 
 
 def _ahead(items: Iterator[Outlines]) -> Iterator[Outlines]:
@@ -188,14 +196,14 @@ def _ahead(items: Iterator[Outlines]) -> Iterator[Outlines]:
             yield item
 
 
-def _head(job: RegionsJob, features: Features, summary: RegionsSummary) -> bytes:
+def _head(job: RegionsJob, features: Features, counts: RegionsCounts) -> bytes:
     """What the file says about itself, up to the first feature."""
     on_map = features.earth is not None
     content: dict[str, Any] = {
         "frame": "longitude and latitude (WGS 84)" if on_map else f"{job.frame} pixels, origin top left, y down",
-        "minimum_area_px": summary.minimum_area * job.mask_downsample**2,
-        "dropped_px": summary.dropped_pixels * job.mask_downsample**2,
-        "regions": summary.regions,
+        "minimum_area_px": counts.minimum_area * job.mask_downsample**2,
+        "dropped_px": counts.dropped_pixels * job.mask_downsample**2,
+        "regions": counts.regions,
     }
     if job.bounds is not None and not on_map:
         # Viewers that crop a slide to its scanner bounds subtract this from every coordinate.

@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from raster.cog import georeferencing, place_tags, scratch_profile, writing
 from raster.geometry import Region, Size
 from raster.georeference import Georeference
 from raster.overviews import TILE, Halving, build_overviews, tile_region, tiles_across, window_of
+
+_READERS = 2
+"""Threads that read a copy: nothing else is left to do by then."""
 
 
 class ScratchRaster:
@@ -45,8 +49,11 @@ class ScratchRaster:
     def write(self, region: Region, values: NDArray[Any]) -> None:
         """Place `values`, (height, width), at `region`. Raises DiskFull."""
         rows, columns = region.slices()
-        tiles = slice(columns.start // TILE, -(-columns.stop // TILE))
-        self._occupied[rows.start // TILE : -(-rows.stop // TILE), tiles] = True
+        for tile in range(columns.start // TILE, -(-columns.stop // TILE)):
+            # Not of all columns at once, which may be as many bytes again.
+            part = values[:, max(0, tile * TILE - columns.start) : (tile + 1) * TILE - columns.start]
+            if not (np.isnan(part) if np.isnan(self._nodata) else part == self._nodata).all():
+                self._occupied[rows.start // TILE : -(-rows.stop // TILE), tile] = True
         with writing(self._path):
             # Three axes: of two, rasterio makes a copy first.
             self._dataset.write(values[np.newaxis], [1], window=window_of(region))
@@ -59,11 +66,17 @@ class ScratchRaster:
                 build_overviews(self._path, self._occupied, halving, self._nodata)
         return self._path
 
-    def tiles_of(self, copy: Path) -> Iterator[NDArray[Any]]:
-        """The pixels of a copy, tile by tile, wherever something was written: GDAL may lose tiles on a full disk."""
-        with rasterio.open(copy) as dataset:
-            for row, column in np.argwhere(self._occupied).tolist():
-                yield dataset.read(1, window=window_of(tile_region(row, column, self._size)))
+    def total(self, copy: Path, of_tile: Callable[[NDArray[Any]], Any]) -> Any:
+        """The sum, or 0, of what `of_tile` makes of the pixels of a copy, tile by tile, wherever something was written:
+        GDAL may lose tiles on a full disk. For `of_tile` in two threads at once."""
+
+        def part(places: NDArray[np.int64]) -> Any:
+            with rasterio.open(copy) as dataset:
+                regions = (tile_region(row, column, self._size) for row, column in places.tolist())
+                return sum(of_tile(dataset.read(1, window=window_of(region))) for region in regions)
+
+        with ThreadPoolExecutor(_READERS, "copy") as readers:
+            return sum(readers.map(part, np.array_split(np.argwhere(self._occupied), _READERS)))
 
     def close(self) -> None:
         try:

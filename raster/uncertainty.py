@@ -47,7 +47,7 @@ class UncertaintyWriter:
         """Write the COG at `path` with averaging overviews; its pixels are added up again before it gets its name."""
         scratch = self._raster.seal(mean_halved)
         with writing(path), cog_copy(scratch, path, bigtiff=needs_bigtiff(self._size, 4)) as copy:
-            found = sum(float(np.nansum(tile, dtype=np.float64)) for tile in self._raster.tiles_of(copy))
+            found = self._raster.total(copy, lambda tile: float(np.nansum(tile, dtype=np.float64)))
             if not np.isclose(found, self._sum, rtol=1e-9, atol=1e-9):
                 raise disk_full(path, "pixels that were written are not in the file")
             crs = lost_crs(copy, self._georeference)

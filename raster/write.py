@@ -103,9 +103,7 @@ class MaskWriter:
             partial.write_text(with_crs(text, crs), encoding="utf-8")
 
     def _check(self, copy: Path, path: Path) -> None:
-        found = np.zeros(256, dtype=np.int64)
-        for tile in self._raster.tiles_of(copy):
-            found += _histogram(tile)
+        found = np.zeros(256, np.int64) + self._raster.total(copy, _histogram)
         if not np.array_equal(found[:NODATA], self._counts[:NODATA]):
             raise disk_full(path, "pixels that were written are not in the file")
 

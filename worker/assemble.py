@@ -39,7 +39,7 @@ from worker.plan import EXAMINED, Plan
 
 _LEAST_AREA, _MOST_AREA = 16, 64
 _UNEXAMINED: dict[str, float] = {LABELS: NODATA, UNCERTAINTY: -1, PROBABILITIES: np.nan}
-STORE = "probabilities.zarr"
+STORE, REGIONS = "probabilities.zarr", "regions.geojson"
 _PICTURE_ROWS = 256
 """Of the overlay's picture, that a thread reads at once."""
 
@@ -50,6 +50,11 @@ class Assembled:
 
     regions: RegionsSummary | None
     examined: int
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 by name, of files that were hashed when they were written."""
+        return {} if self.regions is None else {REGIONS: self.regions.sha256}
 
 
 class Assembly:
@@ -212,7 +217,7 @@ class _Files:
 
 def _regions_job(job: Job, place: Georeference, out: Path) -> RegionsJob:
     return RegionsJob(
-        out=out / "regions.geojson",
+        out=out / REGIONS,
         classes=tuple(job.card.classes),
         region=job.placement.region_l0,
         mask_downsample=job.spec.options.mask_downsample,

@@ -51,7 +51,7 @@ def manifest(
         "peak_memory_bytes": peak_memory_bytes(),
         "device": job.device,
         "warnings": _warnings(job, computed, assembled.regions),
-        "files": {path.name: _file(path, tick) for path in sorted(out.iterdir()) if path.name != "manifest.json"},
+        "files": _files(out, assembled.digests, tick),
     }
 
 
@@ -186,7 +186,12 @@ def _warnings(job: Job, computed: Computed, regions: RegionsSummary | None) -> l
     return warnings
 
 
-def _file(path: Path, tick: Callable[[], None]) -> dict[str, Any]:
-    """Of a store, which is a directory: all its files together."""
-    parts = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
-    return {"bytes": sum(part.stat().st_size for part in parts), "sha256": file_sha256(path, tick)}
+def _files(out: Path, known: Mapping[str, str], tick: Callable[[], None]) -> dict[str, dict[str, Any]]:
+    """By name; a store is a directory, and counts as one file. `known`: digests that somebody has taken already."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(out.iterdir()):
+        if path.name != "manifest.json":
+            parts = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
+            size = sum(part.stat().st_size for part in parts)
+            found[path.name] = {"bytes": size, "sha256": known.get(path.name) or file_sha256(path, tick)}
+    return found
