@@ -45,6 +45,8 @@ _SHAPE = "="
 _PACKED = ".npy.zst"
 _SLAB_ROWS = 64
 """Of open sums that are written at once: what is copied, summed up and written fits a processor's cache."""
+_MADE_BY = {"foveate", "format"}
+"""In a configuration: whose work it is; asking for anything else does not help."""
 _PART_BYTES = 1 << 20
 """Of a file of sums that are read at once."""
 
@@ -293,6 +295,8 @@ def _check_same(found: dict[str, Any], wanted: dict[str, Any], directory: Path) 
         changes = "; ".join(f"{key}: {found.get(key)} there, {wanted.get(key)} asked" for key in differing)
         raise CanvasMismatch(
             f"{directory} holds work of another configuration ({changes})",
-            hint="Ask for the same again to continue it (memory and overlap decide on blocks), choose another --out, "
+            hint="Another version of Foveate began it: choose another --out, or delete that directory."
+            if _MADE_BY & set(differing)
+            else "Ask for the same again to continue it (memory and overlap decide on blocks), choose another --out, "
             "or delete that directory.",
         )

@@ -30,7 +30,7 @@ from worker.manifest import begin_peak_memory, file_sha256, levels_read, manifes
 from worker.plan import EXAMINED, Asked, Plan, make_plan, tissue_in, why_skipped
 from worker.refined import RefinedWork
 from worker.sizing import batch_for
-from worker.spec import JobSpec
+from worker.spec import CANVAS_FORMAT, JobSpec
 from worker.trees import make_tree_plan
 
 PREVIEWED = "refining, preview ready"
@@ -215,6 +215,7 @@ def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
     options = job.options.model_dump(mode="json", exclude={"regions"}) | {"policy": job.policy, "model": job.card.name}
     return options | {
         "foveate": __version__,
+        "format": CANVAS_FORMAT,
         "coverage": job.coverage.kind,
         "detail": job.coverage.detail,
         "image_sha256": job.spec.image_sha256,
@@ -225,7 +226,6 @@ def configuration(job: Job, predictor: Predictor) -> dict[str, Any]:
         "nodata": job.info.nodata,
         "ratio": list(job.grid.ratio),
         "beside": _beside(job.spec),
-        "scales": list(job.scales),
         "device": job.device if predictor.half is None else f"{job.device}, {predictor.half}",
         "batch": job.spec.batch,
         "block": job.budget.block,

@@ -7,7 +7,10 @@ import foveate
 from foveate.schema import SegmentOptions, Wire
 from jobs.files import PREVIEW
 
-__all__ = ["JobSpec", "canvas_digest"]
+__all__ = ["CANVAS_FORMAT", "JobSpec", "canvas_digest"]
+
+CANVAS_FORMAT = 2
+"""Of what is committed to a canvas: another number wherever work of before cannot be gone on with."""
 
 
 class JobSpec(Wire):
@@ -57,5 +60,5 @@ def canvas_digest(
     batch may change single pixels.
     """
     asked = options.model_dump_json(exclude={"regions"})
-    parts = (foveate.__version__, image_sha256, reader, bundle_sha256, asked, *map(str, machine))
+    parts = (foveate.__version__, str(CANVAS_FORMAT), image_sha256, reader, bundle_sha256, asked, *map(str, machine))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """From pixels to labels: constants, places, borders, blocks, regions of interest, no data, damage, resumption."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,9 +9,11 @@ import tifffile
 
 import raster.convert
 from foveate.errors import CanvasMismatch, ImageDamaged
+from foveate.schema import SegmentOptions
 from tests.bundles import BRIGHT, DARK, make_bundle
 from tests.worker.computed import broken_tiles, mask_of, spec_for, write_image
 from worker.canvas import CLOSED, Canvas
+from worker.spec import canvas_digest
 
 P = 64
 
@@ -284,6 +287,31 @@ def test_a_canvas_of_another_batch_is_refused(bundles, tmp_path):
     mask_of(spec_for(image, bundles["explicit"], tmp_path, batch=2))
     with pytest.raises(CanvasMismatch, match="batch: 2 there, 3 asked"):
         mask_of(spec_for(image, bundles["explicit"], tmp_path, batch=3))
+
+
+@pytest.mark.parametrize("key", ["foveate", "format"])
+def test_a_canvas_of_another_foveate_is_refused_with_what_helps(bundles, tmp_path, key):
+    spec = spec_for(write_image(tmp_path / "i.tif", noise(100, 100)), bundles["explicit"], tmp_path)
+    mask_of(spec)
+    configuration = spec.canvas / "configuration.json"
+    configuration.write_text(json.dumps(json.loads(configuration.read_text()) | {key: "old"}))
+    with pytest.raises(CanvasMismatch, match=rf"{key}: old there, (?!None)") as refused:
+        mask_of(spec)
+    assert "same again" not in refused.value.hint
+    assert "delete" in refused.value.hint
+
+
+def test_a_service_never_offers_a_canvas_of_another_format(monkeypatch):
+    def digest() -> str:
+        options = SegmentOptions(model="m")
+        return canvas_digest(
+            image_sha256="i", reader="r", bundle_sha256="b", options=options, machine=("cpu", 2.0, None, None)
+        )
+
+    before = digest()
+    assert digest() == before
+    monkeypatch.setattr("worker.spec.CANVAS_FORMAT", 0)
+    assert digest() != before
 
 
 @pytest.mark.parametrize("beside", ["i.tif.msk", "i.tfw"])
