@@ -88,9 +88,7 @@ def finish(
     sums_KHW = sums.working()
     if shown is not None:
         sums_KHW = sums_KHW * ferry.up(shown)[0]
-    classes, wide = sums_KHW.shape[0] - 1, len(columns.t)
-    strip_bytes = _STRIP_BYTES_APART if ferry.apart else _STRIP_BYTES
-    strip = max(1, strip_bytes // (4 * (classes + 1) * max(1, wide)) // downsample) * downsample
+    strip = _strip_rows(len(sums_KHW), len(columns.t), downsample, ferry)
 
     def layers(part: slice) -> dict[str, Tensor]:
         valid_RC = None if valid is None else ferry.up(valid[part])[0]
@@ -108,6 +106,12 @@ def finish(
 
     strips = [layers(slice(start, min(start + strip, len(rows.t)))) for start in range(0, len(rows.t), strip)]
     return {name: torch.cat([strip[name] for strip in strips], dim=-2) for name in (LABELS, *extras)}
+
+
+def _strip_rows(channels: int, wide: int, downsample: int, ferry: Ferry) -> int:
+    """Level-0 rows that are finished at once, of whole output pixels."""
+    strip_bytes = _STRIP_BYTES_APART if ferry.apart else _STRIP_BYTES
+    return max(1, strip_bytes // (4 * channels * max(1, wide)) // downsample) * downsample
 
 
 def _labels_between(

@@ -127,10 +127,10 @@ class Predictor:
             self.add_whole(sums, score, x, y, fov)
 
     @torch.inference_mode()
-    def add_whole(self, sums: BlockSums, scores_KPP: Tensor, x: int, y: int, fov: int) -> None:
-        """Add scores over a field of view of the bank, or over a part of it whose side is a whole share of a patch's,
-        whose first working pixel in the block is (x, y)."""
-        scale = self.card.fovs[fov] // self.card.patch_size
+    def add_whole(self, sums: BlockSums, scores_KPP: Tensor, x: int, y: int, level: int) -> None:
+        """Add scores whose first working pixel in the block is (x, y), and whose pixels are as large as those of the
+        bank's field of view `level`: over all of one, or over a part whose side is a whole share of a patch's."""
+        scale = self.card.fovs[level] // self.card.patch_size
         sums.at(scale).add_patch(scores_KPP, x // scale, y // scale)
 
     @torch.inference_mode()

@@ -58,11 +58,6 @@ class OpenSums:
     region_w: Region
     parts: tuple[ScaleSums[Any], ...]
 
-    @classmethod
-    def of(cls, values: NDArray[np.float32] | Tensor) -> Self:
-        """Sums of working pixels (K + 1, H, W), whose first is (0, 0)."""
-        return cls(Region(0, 0, values.shape[2], values.shape[1]), (ScaleSums(values),))
-
     def on(self, ferry: Ferry) -> Self:
         """The same on the device."""
         moved = (
@@ -152,8 +147,8 @@ def _tiles(places: range) -> list[range]:
 def _labels_at_scale(part: Part, area_w: Region, values: list[int], nodata: int) -> NDArray[np.uint8]:
     """uint8 (H, W) over the area, without most of the scores.
 
-    Where the four pixels around some places are of one class, so is what is interpolated between them. Only between the
-    others it is: they lie along the borders of what is seen.
+    Where the four pixels around some places are of one class, or of none, so is what is interpolated between them. Only
+    between the others it is: they lie along the borders of what is seen.
     """
     sums_Khw, scale = part.values, part.scale
     axes = [between(places, scale) for places in _places(part, area_w)]
@@ -165,7 +160,7 @@ def _labels_at_scale(part: Part, area_w: Region, values: list[int], nodata: int)
     own = labels(around[:-1], around[-1] > 0, values, nodata).numpy()
     own = own.take(columns - columns[0], axis=1).take(rows - rows[0], axis=0)
     first = own[:-1, :-1]
-    alike = (first == own[1:, :-1]) & (first == own[:-1, 1:]) & (first == own[1:, 1:]) & (first != nodata)
+    alike = (first == own[1:, :-1]) & (first == own[:-1, 1:]) & (first == own[1:, 1:])
     found: NDArray[np.uint8] = first.take(np.arange(first.shape[1] * scale) // scale, axis=1)
     found = found.take(np.arange(first.shape[0] * scale) // scale, axis=0)
     squares = found.reshape(first.shape[0], scale, first.shape[1], scale)

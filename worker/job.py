@@ -127,9 +127,9 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
     lattice = make_lattice(grid.size, *bank) if tree is None else tree.roots
     # Lanes refine blocks side by side; another device takes one block after the other, and likes large batches.
     single = coverage.kind == "refined" and predictor.device.type == "cpu"
-    budget = _budget(spec, card, lattice, grid, options, tree=tree is not None, single=single)
-    roi = region_of_interest(info, options)
     scales = (1,) if tree is None else tree.scales
+    budget = _budget(spec, card, lattice, grid, options, scales, single=single)
+    roi = region_of_interest(info, options)
     flat = spec.block is None
     placement = place(grid, lattice, roi, options.mask_downsample, budget.block, flat=flat, coarsest=scales[-1])
     opened, damaged = _readable(ref, info, spec.canvas, report)
@@ -158,15 +158,17 @@ def prepared(spec: JobSpec, predictor: Predictor, report: Report) -> Iterator[Jo
 
 
 def _budget(
-    spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid, options: SegmentOptions, *, tree: bool,
-    single: bool,
+    spec: JobSpec, card: BundleCard, lattice: Lattice, grid: WorkingGrid, options: SegmentOptions,
+    scales: tuple[int, ...], *, single: bool,
 ) -> Budget:  # fmt: skip
     spare = int(spec.memory_gb * 1e9) - _BASE_BYTES
+    # A block may hold open sums of every scale.
+    sums_per_pixel = 4 * (len(card.classes) + 1) * sum(1 / scale**2 for scale in scales)
     # The open sums of a block and of the one that is being committed, parts of them that are being finished, and layers
     # at level 0.
     layers = 2 + 4 * ("uncertainty" in options.outputs) + 4 * len(card.classes) * ("probabilities" in options.outputs)
-    bytes_per_cell = lattice.stride**2 * (4 * 2.5 * (len(card.classes) + 1) + layers * grid.ratio[0] * grid.ratio[1])
-    if tree:
+    bytes_per_cell = lattice.stride**2 * (2.5 * sums_per_pixel + layers * grid.ratio[0] * grid.ratio[1])
+    if len(scales) > 1:
         # A root is seldom one of many in its block, so its margins count, and so do the scores of a refined tree.
         bytes_per_cell = lattice.patch**2 * 4 * (2 * len(card.classes) + 1) + bytes_per_cell / 2
     fits = int((max(spare, 0) * _BLOCK_SHARE / bytes_per_cell) ** 0.5)
@@ -183,7 +185,7 @@ def _budget(
         usual = 1  # every lane holds open sums of its own
     block = spec.block or usual
     side = lattice.stride * (block - 1) + lattice.patch
-    sums = int(max(spare, 0) * (1 - _CACHE_SHARE - _AHEAD_SHARE) / (4 * (len(card.classes) + 1) * side**2))
+    sums = int(max(spare, 0) * (1 - _CACHE_SHARE - _AHEAD_SHARE) / (sums_per_pixel * side**2))
     at_once = max(1, sums - COMMITTED_AT_ONCE)
     return Budget(int(spare * _CACHE_SHARE), block, int(spare * _AHEAD_SHARE), at_once)
 

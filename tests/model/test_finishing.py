@@ -8,9 +8,15 @@ from hypothesis import strategies as st
 
 from model.device import Ferry
 from model.finishing import Taps, finish
-from model.sums import OpenSums
+from model.sums import OpenSums, ScaleSums
+from raster.geometry import Region
 
 CPU = torch.device("cpu")
+
+
+def open_sums(values):
+    """Of working pixels (K + 1, H, W)."""
+    return OpenSums(Region(0, 0, values.shape[2], values.shape[1]), (ScaleSums(values),))
 
 
 def identity(length):
@@ -21,7 +27,7 @@ def identity(length):
 def labels_of(sums, **changes):
     rows, columns = identity(sums.shape[1]), identity(sums.shape[2])
     settings = {"valid": None, "downsample": 1, "values": np.arange(sums.shape[0] - 1, dtype=np.uint8), "nodata": 255}
-    return finish(OpenSums.of(sums), rows, columns, **(settings | changes), ferry=Ferry(CPU))["labels"].numpy()
+    return finish(open_sums(sums), rows, columns, **(settings | changes), ferry=Ferry(CPU))["labels"].numpy()
 
 
 @pytest.mark.parametrize("values", [(7, 8, 9), (0, 1, 2), (200, 3, 254)])
@@ -79,7 +85,7 @@ def test_labels_between_working_pixels_are_those_of_the_interpolated_probabiliti
     rows, columns = (taps(length, max(1, int(length * ratio)), ratio) for length in (height, width))
     valid = rng.random((len(rows.t), len(columns.t))) < 0.9
     settings = {"valid": valid, "downsample": 1, "values": np.arange(classes, dtype=np.uint8) + 3, "nodata": 255}
-    got = finish(OpenSums.of(sums), rows, columns, **settings, ferry=Ferry(CPU))["labels"].numpy()
+    got = finish(open_sums(sums), rows, columns, **settings, ferry=Ferry(CPU))["labels"].numpy()
 
     exact = np.where(weight > 0, sums[:-1].astype(float) / np.maximum(sums[-1], 1e-30), 0)
     for axis, line in ((2, columns), (1, rows)):
@@ -91,7 +97,7 @@ def test_labels_between_working_pixels_are_those_of_the_interpolated_probabiliti
     clear = (best[-1] - best[-2] > 1e-6) if classes > 1 else np.ones(examined.shape, bool)
     wanted = np.where(examined, exact.argmax(axis=0) + 3, 255)
     assert (got == wanted)[clear | ~examined].all()
-    both = finish(OpenSums.of(sums), rows, columns, **settings, ferry=Ferry(CPU), extras=("uncertainty",))[
+    both = finish(open_sums(sums), rows, columns, **settings, ferry=Ferry(CPU), extras=("uncertainty",))[
         "labels"
     ].numpy()
     assert (got == both)[clear | ~examined].all()

@@ -71,6 +71,11 @@ def spec_for(image: Path, bundle: Path, work: Path, *, block=None, batch=None, m
 
 def mask_of(spec: JobSpec, stop_after: int | None = None):
     """The mask's labels, uint8 (rows, columns); `stop_after`: raise KeyboardInterrupt after so many batches."""
+    return layers_made(spec, stop_after)["labels"]
+
+
+def layers_made(spec: JobSpec, stop_after: int | None = None):
+    """As `mask_of`: of all layers by name, (..., rows, columns)."""
     predictor = Predictor(load_bundle(spec.model), choose_device("cpu"))
     with prepared(spec, predictor, lambda stage, share: None) as job:
         canvas = Canvas(spec.canvas, configuration(job, predictor))
@@ -82,11 +87,13 @@ def mask_of(spec: JobSpec, stop_after: int | None = None):
                 raise KeyboardInterrupt
 
         block_work(job, plan, canvas, predictor, first.damaged).run(report, lambda row, damaged: None)
-        mask = np.full(job.placement.mask_size.shape, 99, np.uint8)
+        made = {}
         damaged = set(first.damaged | job.known_damage)
         for block in job.placement.blocks:
             damaged |= canvas.block(block).damaged
         for piece in job.placement.pieces():
             layers = layers_of(job.placement, canvas, piece)
-            mask[piece.region_m.slices()] = without(layers, piece, job.placement, damaged)["labels"]
-    return mask
+            for name, layer in without(layers, piece, job.placement, damaged).items():
+                shape = *layer.shape[:-2], *job.placement.mask_size.shape
+                made.setdefault(name, np.full(shape, 99, layer.dtype))[(..., *piece.region_m.slices())] = layer
+    return made

@@ -14,12 +14,15 @@ from model.evaluation.nodes import Cover, forward_nodes
 from model.evaluation.predict import thumbnail_of
 from model.lanes import Lanes
 from model.predictor import Predictor
-from model.tree import plan_leaves
+from model.tree import make_tree, plan_leaves
+from raster.geometry import Size
 from tests.bundles import BRIGHT, CURVE, make_bundle
 from tests.model.evaluation.scenes import opened, write_pair
+from tests.raster.svs import write_svs
 from tests.shared import DATA
-from tests.worker.computed import break_tiles, broken_tiles, mask_of, spec_for, write_image
+from tests.worker.computed import break_tiles, broken_tiles, layers_made, mask_of, spec_for, write_image
 from worker.assemble import Assembly
+from worker.job import COMMITTED_AT_ONCE, prepared
 from worker.pipeline import run
 
 P = 64
@@ -183,6 +186,20 @@ def test_a_region_of_a_pixel_between_working_pixels_is_one(bundles, tmp_path, co
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)
+def test_open_sums_of_all_scales_fit_into_the_memory_that_is_theirs(bundles, tmp_path, coverage):
+    image = write_image(tmp_path / "i.tif", patchwork(1200, 1200))
+    spec = spec_for(image, bundles["nested"], tmp_path, coverage=coverage, memory_gb=2.0)
+    predictor = Predictor(load_bundle(spec.model), choose_device("cpu"))
+    with prepared(spec, predictor, lambda stage, share: None) as job:
+        block = job.placement.blocks.at(1, 1)
+        areas = [np.prod(job.placement.support(block, scale).size.shape) for scale in job.scales]
+        held = (job.budget.at_once + COMMITTED_AT_ONCE) * 4 * (len(job.card.classes) + 1) * sum(areas)
+        rest = job.budget.cache_bytes + job.budget.ahead_bytes
+    assert job.budget.at_once > 1
+    assert held + rest <= 0.9e9, "of 2 GB 1.1 are the process's own"
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
 def test_a_job_keeps_its_budget_and_tells_it(bundles, tmp_path, coverage):
     image = write_image(tmp_path / "i.tif", patchwork(900, 900))
     spec = spec_for(image, bundles["nested"], tmp_path, coverage=coverage, detail=0.5)
@@ -318,6 +335,26 @@ def test_a_killed_job_ends_with_the_same_mask(bundles, tmp_path, coverage):
         with pytest.raises(KeyboardInterrupt):
             mask_of(spec, stop_after=stop)
     assert (mask_of(spec) == whole).all()
+    assert not list((spec.canvas / "sums").iterdir()), (
+        "sums of every scale are dropped with the last seam that needs them"
+    )
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25])
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_regions_that_end_where_coarse_pixels_begin_are_the_crop_of_the_whole(
+    bundles, tmp_path, slanted, coverage, overlap
+):
+    """Their last pixels lie between one of their own roots and one that nothing else of them needs."""
+    image = write_image(tmp_path / "i.tif", patchwork(500, 560))
+    options = {"coverage": coverage, "detail": 0.0, "overlap": overlap, "outputs": ["probabilities"]}
+    whole = layers_made(spec_for(image, bundles["nested"], tmp_path / "whole", block=8, **options))["probabilities"]
+    edge = make_tree(Size(560, 500), P, (P, 2 * P, 4 * P), overlap).roots.start(1)
+    for first in (edge - 42, edge - 41, edge - 1, edge, edge + 1):
+        roi = (first, first, 40, 40)
+        part = layers_made(spec_for(image, bundles["nested"], tmp_path / str(first), block=1, roi=roi, **options))
+        crop = whole[:, first : first + 40, first : first + 40]
+        assert np.abs(part["probabilities"].astype(float) - crop).max() < 2e-3, first
 
 
 @pytest.mark.parametrize(
@@ -357,6 +394,26 @@ def test_the_mask_that_is_scored_is_the_one_that_is_written(bundles, tmp_path, c
     scored = np.concatenate([strip.scores.argmax(axis=0) for strip in strips])
     # Nodes are kept in half precision.
     assert (scored != mask).mean() < 2e-3
+
+
+@pytest.fixture(scope="module")
+def half_a_slide(tmp_path_factory):
+    """Tissue on the left, glass on the right; the border lies inside a root."""
+    pixels = np.full((700, 900, 3), 243, np.uint8)
+    pixels[:, :330] = np.random.default_rng(0).integers((150, 60, 120), (220, 140, 190), (700, 330, 3), np.uint8)
+    path = tmp_path_factory.mktemp("slide") / "half.svs"
+    return write_svs(path, [pixels, pixels[::4, ::4]]), pixels
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_glass_under_a_coarse_leaf_stays_unexamined(bundles, tmp_path, half_a_slide, coverage):
+    slide, pixels = half_a_slide
+    spec = spec_for(slide, bundles["nested"], tmp_path, coverage=coverage, detail=0.0, spacing=0.5)
+    mask = mask_of(spec.model_copy(update={"reader": "openslide"}))
+    assert mask.shape == pixels.shape[:2]
+    assert (mask[:, :330] != 255).all()
+    # Tissue is found cell by cell, with some room around it; a root's window would reach to 512.
+    assert (mask[:, 330 + 2 * P :] == 255).all()
 
 
 @pytest.mark.slow

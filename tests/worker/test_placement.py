@@ -1,6 +1,7 @@
 """Where the mask's pixels come from: every one from exactly one piece, every piece from pixels that its owners have."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,8 +32,8 @@ def placements_of_trees(draw):
     """In blocks of roots, whose windows hold those of all nodes under them."""
     image = Size(draw(sides), draw(sides))
     grid = WorkingGrid(image, (draw(ratios), draw(ratios)))
-    fovs = draw(st.sampled_from([(16, 32), (16, 32, 64, 128), (16, 48)]))
-    tree = make_tree(grid.size, 16, fovs, draw(st.sampled_from([0.0, 0.25, 0.5, 0.75])))
+    fovs = draw(st.sampled_from([(16, 32), (16, 32, 64, 128), (16, 48), (20, 60, 300)]))
+    tree = make_tree(grid.size, fovs[0], fovs, draw(st.sampled_from([0.0, 0.25, 0.5, 0.625, 0.75])))
     x, y = draw(st.integers(0, image.width - 1)), draw(st.integers(0, image.height - 1))
     roi = Region.between(x, y, draw(st.integers(x + 1, image.width)), draw(st.integers(y + 1, image.height)))
     m, block = draw(st.sampled_from([1, 2, 8])), draw(st.integers(1, 3))
@@ -43,6 +44,11 @@ def placements_of_trees(draw):
 @settings(max_examples=150, deadline=None)
 def test_a_piece_of_a_tree_reads_pixels_of_every_scale_that_all_its_contributors_own(found):
     scales, placement = found
+    assert_owned(placement, scales)
+
+
+def assert_owned(placement, scales):
+    """Whatever a piece reads is some block's, and all of these blocks are its owners."""
     for piece in placement.pieces():
         owners = set(piece.owners)
         for scale in scales:
@@ -53,6 +59,17 @@ def test_a_piece_of_a_tree_reads_pixels_of_every_scale_that_all_its_contributors
                 assert part.empty or (block.row, block.column) in owners
                 covered[part.slices(region.x, region.y)] = True
             assert covered.all()
+
+
+@pytest.mark.parametrize("downsample", [1, 2, 8])
+@pytest.mark.parametrize("ratio", [0.9, 1.0, 1.3, 2.7])
+def test_no_block_is_too_small_for_what_coarse_pixels_reach(ratio, downsample):
+    """Overlaps at which the last pixels of a scale reach just into a third block, were blocks smaller."""
+    image = Size(int(1800 * ratio) + 13, 1)
+    grid = WorkingGrid(image, (ratio, ratio))
+    for overlap in np.linspace(0.5, 0.75, 11):
+        tree = make_tree(grid.size, 20, (20, 60, 300), float(overlap))
+        assert_owned(place(grid, tree.roots, Region.of(image), downsample, 1, coarsest=15), tree.scales)
 
 
 @given(placements())
