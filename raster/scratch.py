@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,13 @@ class ScratchRaster:
 
     def write(self, region: Region, values: NDArray[Any]) -> None:
         """Place `values`, (height, width), at `region`. Raises DiskFull."""
-        rows, columns = region.slices()
-        for tile in range(columns.start // TILE, -(-columns.stop // TILE)):
-            # Not of all columns at once, which may be as many bytes again.
-            part = values[:, max(0, tile * TILE - columns.start) : (tile + 1) * TILE - columns.start]
+        rows, columns = (range(span.start // TILE, -(-span.stop // TILE)) for span in region.slices())
+        for row, column in product(rows, columns):
+            # Not of all pixels at once, which may be as many bytes again.
+            tile = tile_region(row, column, self._size).intersection(region)
+            part = values[tile.slices(region.x, region.y)]
             if not (np.isnan(part) if np.isnan(self._nodata) else part == self._nodata).all():
-                self._occupied[rows.start // TILE : -(-rows.stop // TILE), tile] = True
+                self._occupied[row, column] = True
         with writing(self._path):
             # Three axes: of two, rasterio makes a copy first.
             self._dataset.write(values[np.newaxis], [1], window=window_of(region))
