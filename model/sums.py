@@ -2,8 +2,7 @@
 
 What is between the pixels of a scale is interpolated only where somebody asks: for labels, most of it never.
 
-Letters: K classes, H W working pixels; h w pixels of a scale; R C tiles; N squares between four
-centres.
+Letters: K classes, H W working pixels; h w pixels of a scale; R C tiles; N squares between four centres.
 """
 
 from collections.abc import Iterator, Sequence

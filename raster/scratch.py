@@ -69,8 +69,8 @@ class ScratchRaster:
         return self._path
 
     def total(self, copy: Path, of_tile: Callable[[NDArray[Any]], Any]) -> Any:
-        """The sum, or 0, of what `of_tile` makes of the pixels of a copy, tile by tile, wherever something was written:
-        GDAL may lose tiles on a full disk. For `of_tile` in two threads at once."""
+        """The sum of what `of_tile` makes of the pixels of each tile of a copy that should hold something (0: there is
+        none), for GDAL may lose tiles on a full disk. `of_tile` is called in two threads at once."""
 
         def part(places: NDArray[np.int64]) -> Any:
             with rasterio.open(copy) as dataset:
