@@ -5,6 +5,7 @@ and copies its input where the padding differs from side to side. torch.compile 
 needs a C++ compiler wherever a job runs; the operators here are those that its code calls.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from model.surgery import agree, pairs, replace, twin
 
 __all__ = ["fused"]
 
+_jit: Any = torch.jit
+"""It is untyped."""
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
@@ -63,28 +66,59 @@ class _Plan:
 
 
 class _Fused(nn.Module):
-    """A convolution and the activation after it, in one call; for inference alone."""
+    """A convolution and the activation after it, in one call; for inference alone.
+
+    Its buffers are the weights for one patch, for two, and so on: many of them the same tensor.
+    """
 
     def __init__(self, convolution: nn.Conv2d, plan: _Plan, activation: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()
         name, scalars = _ACTIVATIONS.get(type(activation), ("none", []))
         geometry = plan.padding, plan.strides, plan.dilation, plan.groups
         self._bias = convolution.bias
-        self._arguments = *geometry, name, scalars, ""
+        self._arguments = *geometry, name, scalars
         most, *rest = shape
         # Its stub leaves out the last argument.
         arranged: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
         layouts: dict[bytes, Tensor] = {}
-        self._weights: list[Tensor] = []
         for count in range(1, most + 1):
             weight = arranged(plan.weight.to_mkldnn(), *geometry, [count, *rest])
             layout = torch.ops.mkldnn._get_mkldnn_serialized_md(weight).numpy().tobytes()
-            self._weights.append(layouts.setdefault(layout, weight))
+            self.register_buffer(f"weight_{count}", layouts.setdefault(layout, weight))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self._weights[min(len(x), len(self._weights)) - 1]
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, self._bias, *self._arguments)
+        convolved = _script() if _jit.is_tracing() else _convolved
+        weights = [weight for weight in self._buffers.values() if weight is not None]
+        result: Tensor = convolved(x, weights, self._bias, *self._arguments)
         return result
+
+
+def _convolved(
+    x: Tensor,
+    weights: list[Tensor],
+    bias: Tensor | None,
+    padding: list[int],
+    strides: list[int],
+    dilation: list[int],
+    groups: int,
+    activation: str,
+    scalars: list[float],
+) -> Tensor:
+    weight = weights[min(len(x), len(weights)) - 1]
+    # Of the type that the operator declares, for TorchScript converts nothing.
+    bounds: list[int | float | complex | None] = []
+    for scalar in scalars:
+        bounds.append(scalar)
+    result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, padding, strides, dilation, groups, activation, bounds, ""
+    )
+    return result
+
+
+@functools.cache
+def _script() -> Any:
+    """The same for a recording, which then chooses by the number of patches in each forward."""
+    return _jit.script(_convolved)
 
 
 def _plan(convolution: nn.Conv2d, shape: tuple[int, ...]) -> _Plan | None:

@@ -23,6 +23,7 @@ from model.fusing import fused
 from model.inputs import Normalise, log_scales, with_scale
 from model.lanes import threads_of_a_lane
 from model.mapping import map_concentric
+from model.recording import recorded
 from model.surgery import keep_in_half
 from raster.geometry import Size
 
@@ -61,10 +62,10 @@ class Predictor:
     open sums and add to them: any thread may, to sums of its own.
 
     Pixels go to the device as they are, and labels come back; all between happens there. Evaluation mode; batch
-    normalisation is folded into the convolutions, and on a CPU they are fused with what follows; patches are
-    channels-last, which suits oneDNN and cuDNN. float32 throughout; on CUDA (not yet run on one) the network works in
-    bfloat16 where the GPU does, everything around it in float32 and nothing in TF32. Nothing that `add` does makes the
-    host wait for the device, but for a device that is far behind.
+    normalisation is folded into the convolutions; on a CPU they are fused with what follows, and the network is a
+    recording. Patches are channels-last, which suits oneDNN and cuDNN. float32 throughout; on CUDA (not yet run on one)
+    the network works in bfloat16 where the GPU does, everything around it in float32 and nothing in TF32. Nothing that
+    `add` does makes the host wait for the device, but for a device that is far behind.
     """
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
@@ -86,6 +87,7 @@ class Predictor:
         if device.type == "cpu":
             with threads_of_a_lane():
                 network = fused(network, example.repeat(self.few, 1, 1, 1))
+            network = recorded(network, torch.cat([example, -example]))
         if self.half is not None:
             keep_in_half(network, self.half)
         self.network: nn.Module = network.to(device)
