@@ -22,8 +22,8 @@ from tests.model.test_shipped_bundles import ROOT
 CPU = torch.device("cpu")
 
 
-def functions_called(network: nn.Module, x: torch.Tensor) -> set[str]:
-    """The files of all Python functions that a forward enters."""
+def files_entered(network: nn.Module, x: torch.Tensor) -> set[str]:
+    """The files whose Python functions a forward enters."""
     called = set()
 
     def note(frame, event, _argument):
@@ -59,14 +59,14 @@ def test_a_shipped_network_enters_no_function_of_a_layer(name):
     card = predictor.card
     x = patches(FEW, len(card.input.bands) + card.network.scale_channel, card.patch_size)
     layers = ("timm", "segmentation_models_pytorch", "fusing.py", "torch/nn/modules/conv.py", "container.py")
-    called = functions_called(predictor.network, x)
+    called = files_entered(predictor.network, x)
     assert any(file.endswith("recording.py") for file in called)
     assert not [file for file in called if any(layer in file for layer in layers)]
 
 
 def test_a_bundle_on_a_cpu_is_recorded(tmp_path):
     predictor = Predictor(load_bundle(make_bundle(tmp_path / "bundle")), CPU)
-    called = functions_called(predictor.network, patches(1, 3, predictor.card.patch_size))
+    called = files_entered(predictor.network, patches(1, 3, predictor.card.patch_size))
     assert not [file for file in called if "container.py" in file or "fusing.py" in file]
 
 
